@@ -1,0 +1,180 @@
+/* engine.h: one shard as a library, for what embeds it (the Python binding, the C tests, the fuzzers).
+ *
+ * A shard is single-threaded: every function is called from the thread that runs it, but those marked (any thread).
+ * Ownership: what a function returns by pointer belongs to the shard unless said otherwise. Errors: NULL or a negative errno,
+ * with one line in `error` (SMOS_ERROR_SIZE bytes) that says what, where, and how to mend it.
+ */
+#ifndef SHARDMOS_ENGINE_H
+#define SHARDMOS_ENGINE_H
+
+#include "shardmos/shardmos.h"
+
+#define SMOS_ERROR_SIZE 512
+#define SMOS_MAX_MODULES 64
+
+typedef struct smos_shard smos_shard_t;
+typedef struct smos_box smos_box_t; /* a module, prepared or active */
+
+typedef struct smos_config {
+    uint32_t size;           /* sizeof(smos_config_t), set by smos_config_default */
+    uint32_t worker;         /* this shard among `workers` */
+    uint32_t workers;
+    uint32_t owner_seed;
+    uint64_t max_flows;      /* slots of the flow arena */
+    uint64_t buffer_bytes;   /* out-of-order bytes of the whole worker */
+    uint32_t flow_buffer;    /* out-of-order bytes per direction of a flow */
+    uint32_t flow_segments;  /* out-of-order segments per direction */
+    uint64_t depth;          /* bytes delivered per direction, then the stream is left alone; 0 no limit */
+    uint64_t defrag_bytes;
+    uint8_t defrag_policy;   /* smos__defrag_policy */
+    uint8_t overlap_policy;  /* smos__overlap */
+    uint8_t urgent_policy;   /* 0 inline, 1 out-of-band, 2 drop */
+    uint8_t midstream;       /* 0 track, 1 ignore */
+    uint8_t checksums;       /* 0 verify, 1 ignore */
+    uint8_t key;             /* 0 5tuple, 1 vlan */
+    uint8_t live;            /* 1: established timeout applies */
+    uint8_t records;         /* 1: collect smos_flow_info_t of ended flows */
+    uint8_t detail;          /* SMOS_DETAIL_*: per-flow work that records or someone else asked for */
+    uint8_t publish;         /* SMOS_PUBLISH_*: what goes into the event queue */
+    uint8_t reserved[6];
+    int64_t timeout_syn_ns, timeout_established_ns, timeout_closed_ns, timeout_reset_ns, timeout_udp_ns, timeout_icmp_ns; /* 0 never */
+    int64_t gap_ns;          /* packet time a hole may stay open while later data waits; 0 no limit */
+    uint32_t gap_bytes;      /* out-of-order bytes behind a hole before it is given up; 0 no limit */
+    uint32_t gap_segments;   /* likewise in segments */
+    int64_t max_jump_ns;     /* a larger step forward in time is an anomaly */
+    uint64_t hash_key[4];    /* of the flow table; all zero: drawn from getrandom() */
+    int stats_fd, state_fd, breadcrumb_fd; /* memfds to lay the segments out in (resized by the shard); -1: private memory */
+} smos_config_t;
+
+enum { SMOS_DETAIL_HISTORY = 1, SMOS_DETAIL_RTT = 2, SMOS_DETAIL_ANOMALIES = 4 };
+enum { SMOS_PUBLISH_FLOWS = 1, SMOS_PUBLISH_ANOMALIES = 2, SMOS_PUBLISH_MODULES = 4, SMOS_PUBLISH_LOG = 8 };
+
+void smos_config_default(smos_config_t *config);
+/* Sets max_flows and the buffer sizes so that all of a worker's memory stays within `bytes`. -EINVAL if too small. */
+int smos_config_memory(smos_config_t *config, uint64_t bytes);
+
+smos_shard_t *smos_shard_create(const smos_config_t *config, char *error);
+void smos_shard_destroy(smos_shard_t *);
+
+/* Ports. A shard has one. Captures as in port.h: several paths are one sequence in time order; "-" standard input. */
+typedef struct smos_replay_options {
+    double rate;
+    uint8_t loop, as_recorded, reader; /* reader: 0 auto, 1 libpcap, 2 mapped */
+    uint8_t reserved[5];
+} smos_replay_options_t;
+int smos_shard_open_captures(smos_shard_t *, const char *const *paths, int count, const smos_replay_options_t *, char *error);
+/* A hand-over ring in the memory of fd (see smos_dealer). */
+int smos_shard_open_ring(smos_shard_t *, int fd, char *error);
+/* Only packets that match go to the flows; the rest are counted. Before the first run. */
+int smos_shard_set_filter(smos_shard_t *, const char *filter, char *error);
+
+/* Runs until something needs the caller; returns SMOS_RUN_* bits. `max_ns` of host time bounds it. */
+enum {
+    SMOS_RUN_TIME = 1,     /* max_ns is over */
+    SMOS_RUN_IDLE = 2,     /* nothing to receive now: wait (smos_shard_wait_ns) */
+    SMOS_RUN_RECORDS = 4,  /* the record buffer is full (or a quarter full and idle): take them */
+    SMOS_RUN_EVENTS = 8,   /* the event queue wants emptying */
+    SMOS_RUN_END = 16,     /* the port has ended; call smos_shard_finish */
+    SMOS_RUN_FAILED = 32,  /* the port failed: smos_shard_error; then as END */
+    SMOS_RUN_INTERRUPTED = 64 /* smos_shard_interrupt was called */
+};
+uint32_t smos_shard_run(smos_shard_t *, int64_t max_ns);
+int64_t smos_shard_wait_ns(const smos_shard_t *); /* after IDLE: how long to sleep, or -1 for until smos_shard_fd is ready */
+int smos_shard_fd(const smos_shard_t *);
+const char *smos_shard_error(const smos_shard_t *);
+void smos_shard_interrupt(smos_shard_t *); /* (any thread, signal-safe) makes a running smos_shard_run return soon */
+
+/* Ends open flows with `reason` (SMOS_END_CAPTURE, SMOS_END_STOPPED), a bounded number per call. Returns SMOS_RUN_RECORDS/EVENTS
+ * bits while there are more, SMOS_RUN_END when none is left. Beyond `report_limit` flows end without record or event, counted (0: no limit). */
+uint32_t smos_shard_finish(smos_shard_t *, uint32_t reason, uint64_t report_limit);
+
+/* Records of ended flows: a contiguous array; taking empties it (the array stays valid until the next run or finish). */
+uint64_t smos_shard_take_records(smos_shard_t *, const smos_flow_info_t **records);
+/* Published events: a msgpack array of event maps (docs/protocol.md); 0 if none. Valid until the next run or finish. */
+uint64_t smos_shard_take_events(smos_shard_t *, const uint8_t **msgpack);
+/* Switches SMOS_PUBLISH_* bits at run time. */
+void smos_shard_set_publish(smos_shard_t *, uint32_t publish);
+
+/* ---- Modules ---- */
+
+/* PREPARE, (any thread): a C module from a shared object. fd is of a sealed memfd or a file; `path` is for messages only. Params are
+ * "key=value" strings. Loads, checks magic, ABI, name, events, filter and parameters, runs init. NULL: refused, `error` says why. */
+smos_box_t *smos_box_load(smos_shard_t *, int fd, const char *path, const char *version, const char *const *params, int count, char *error);
+/* PREPARE, (any thread): a module whose handlers are the embedder's (Python classes). `manifest` is copied, its strings too;
+ * `self` is passed to every handler. release(self) is called when the box is freed. */
+smos_box_t *smos_box_create(smos_shard_t *, const smos_module_t *manifest, const char *version, void *self, void (*release)(void *), char *error);
+/* Frees a prepared box that was never committed (any thread), or was removed. */
+void smos_box_free(smos_box_t *);
+const char *smos_box_name(const smos_box_t *);
+/* A handler failed (raised): counted against the module. */
+void smos_box_count_error(smos_box_t *);
+
+/* COMMIT, between runs: adds the box at the chain's end, or puts it in the place of the active one of its name. The replaced box is
+ * returned in *old (freed by the caller once smos_box_idle says so), NULL if none. -ENOSPC beyond SMOS_MAX_MODULES. Cost is independent
+ * of the number of flows: each flow takes its new subscriptions at its next packet. */
+int smos_shard_commit(smos_shard_t *, smos_box_t *box, smos_box_t **old);
+/* Takes the module of that name out; -ENOENT. Its per-flow state is gone. */
+int smos_shard_remove(smos_shard_t *, const char *name, smos_box_t **old);
+int smos_box_idle(const smos_box_t *);
+
+/* Functions for embedders' handlers; the same that modules get. */
+const smos_api_t *smos_shard_api(void);
+smos_engine_t *smos_shard_engine(smos_shard_t *);
+uint32_t smos_shard_flow_limit(const smos_shard_t *); /* slots; a flow's index is below it */
+
+/* Called by smos_shard_run before the first handler call of a box with `self` hooks in a burst, and at the burst's end (for the GIL). */
+void smos_shard_set_bracket(smos_shard_t *, void (*enter)(void *), void (*leave)(void *), void *arg);
+
+/* ---- Stats segment ---- */
+
+/* Single writer; a reader copies everything between two equal, even values of `sequence`. All counters are uint64_t and only grow,
+ * unless their name ends in "_now". Offsets are in bytes from the segment's start. */
+typedef struct smos_stats_header {
+    uint8_t magic[8]; /* "SMOSSTAT" */
+    uint32_t version; /* 1 */
+    uint32_t bytes;   /* of the segment */
+    uint64_t sequence; /* odd while the writer changes anything */
+    uint32_t counters, counters_offset; /* number; uint64_t[counters] */
+    uint32_t names_offset, names_bytes; /* counters names, each NUL-terminated, in order */
+    uint32_t modules, modules_offset;   /* SMOS_MAX_MODULES; smos_stats_module_t[modules], empty name: free */
+    uint64_t heartbeat;                 /* grows with every burst and idle turn */
+} smos_stats_header_t;
+
+typedef struct smos_stats_module {
+    char name[64];
+    char version[72];
+    uint64_t calls, errors, cycles, drops, resets, emitted, flows_now;
+    uint64_t event_calls[16];
+    uint64_t commit_ns; /* pause of its last commit */
+} smos_stats_module_t;
+
+/* The shard's own view of its segment (for embedders without a memfd). */
+const smos_stats_header_t *smos_shard_stats(const smos_shard_t *);
+
+/* What the worker is doing now, for whoever finds it dead. */
+typedef struct smos_breadcrumb {
+    uint8_t magic[8]; /* "SMOSCRMB" */
+    uint32_t version; /* 1 */
+    uint32_t module;  /* slot + 1 of the module whose handler runs, 0 none */
+    uint64_t flow;
+    uint64_t packet;  /* number at the port */
+    uint64_t heartbeat;
+    char module_name[64];
+} smos_breadcrumb_t;
+
+/* ---- Dealing out what cannot be mapped ---- */
+
+/* Reads captures once and copies each frame to the rings of the workers that own a layer of it (fragments go to all). `fds` are
+ * memfds, one per worker; smos_dealer_open sizes them. */
+typedef struct smos_dealer smos_dealer_t;
+smos_dealer_t *smos_dealer_open(const char *const *paths, int count, const smos_replay_options_t *, const int *fds, int workers, uint32_t owner_seed, uint32_t ring_bytes, char *error);
+/* Deals for at most max_ns; waits when a ring is full (nothing is lost). SMOS_RUN_TIME, SMOS_RUN_END or SMOS_RUN_FAILED. */
+uint32_t smos_dealer_run(smos_dealer_t *, int64_t max_ns);
+const char *smos_dealer_error(const smos_dealer_t *);
+void smos_dealer_close(smos_dealer_t *);
+
+const char *smos_version(void);
+const char *smos_anomaly_name(uint32_t anomaly);
+uint32_t smos_anomaly_count(void);
+
+#endif

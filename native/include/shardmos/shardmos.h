@@ -1,0 +1,272 @@
+/* shardmos.h: what a C middlebox includes, and the whole of its contract.
+ *
+ * A middlebox is one C file that defines one `smos_module` (see SMOS_MODULE at the end). It links against nothing:
+ * it reaches the engine through the table of functions `smos_api_t` that init() receives. The table only ever grows at
+ * its end; `abi_major` changes when that promise is broken.
+ *
+ * Threads: every callback of a module but init() and fini() runs in the worker's one packet thread; init() runs in a
+ * thread beside it. A module keeps no lock and needs none. Each worker has its own instance.
+ * Errors: functions return 0 or a count on success and a negative errno value on failure; none aborts.
+ * Time: int64_t nanoseconds since the epoch, packet time. Byte order: host order everywhere but inside packets.
+ */
+#ifndef SHARDMOS_SHARDMOS_H
+#define SHARDMOS_SHARDMOS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SMOS_ABI_MAJOR 1
+#define SMOS_ABI_MINOR 0
+#define SMOS_MODULE_MAGIC 0x534d4f53u /* "SMOS" */
+
+
+/* The two ends of a flow. At the SENDER hook `side` is the sender, at the RECEIVER hook the receiver; for NEW_DATA,
+ * GAP and buffers it is the receiving endpoint: SMOS_SERVER is what the client sent. */
+enum { SMOS_CLIENT = 0, SMOS_SERVER = 1, SMOS_BOTH = 2 };
+
+/* Where in a packet's way an event is raised: after the sender's endpoint was updated, or after the receiver's. */
+enum { SMOS_NO_HOOK = 0, SMOS_SENDER = 1, SMOS_RECEIVER = 2 };
+
+/* Built-in events; see docs/events.md for when and in which order each is raised. */
+typedef enum smos_event {
+    SMOS_PKT_IN = 0,       /* a packet of the flow, once per hook */
+    SMOS_CONN_START = 1,   /* the flow was made, once per hook, whatever its first packet */
+    SMOS_CONN_SETUP = 2,   /* TCP handshake done on both ends */
+    SMOS_NEW_DATA = 3,     /* contiguous bytes for `side`: data, length, offset */
+    SMOS_REXMIT = 4,       /* the packet carries sequence numbers that were sent before */
+    SMOS_STATE_CHANGE = 5, /* `side` entered TCP state `detail` */
+    SMOS_GAP = 6,          /* `length` bytes at `offset` will never come */
+    SMOS_ANOMALY = 7,      /* `detail` is the anomaly; api->anomaly_name() names it */
+    SMOS_ERROR = 8,        /* a buffer or memory limit was met; `detail` is a SMOS_ERR_* code */
+    SMOS_CONN_END = 9,     /* once per side, `detail` the smos_end_reason */
+    SMOS_ORPHAN = 10,      /* a packet of no flow */
+    SMOS_EVENT_COUNT = 11
+} smos_event_t;
+
+#define SMOS_BIT(event) (1u << (event))
+
+/* RFC 9293 section 3.3.2; the order is part of the ABI. */
+typedef enum smos_tcp_state {
+    SMOS_TCP_CLOSED = 0,
+    SMOS_TCP_LISTEN = 1,
+    SMOS_TCP_SYN_SENT = 2,
+    SMOS_TCP_SYN_RECEIVED = 3,
+    SMOS_TCP_ESTABLISHED = 4,
+    SMOS_TCP_FIN_WAIT_1 = 5,
+    SMOS_TCP_FIN_WAIT_2 = 6,
+    SMOS_TCP_CLOSE_WAIT = 7,
+    SMOS_TCP_CLOSING = 8,
+    SMOS_TCP_LAST_ACK = 9,
+    SMOS_TCP_TIME_WAIT = 10
+} smos_tcp_state_t;
+
+typedef enum smos_end_reason {
+    SMOS_END_FIN = 0,
+    SMOS_END_RST = 1,
+    SMOS_END_IDLE = 2,
+    SMOS_END_EVICTED = 3,
+    SMOS_END_CAPTURE = 4,
+    SMOS_END_STOPPED = 5
+} smos_end_reason_t;
+
+enum { SMOS_ERR_FLOW_BUFFER = 1, SMOS_ERR_WORKER_BUFFER = 2, SMOS_ERR_WINDOW = 3, SMOS_ERR_DEPTH = 4 };
+
+enum { SMOS_LOG_DEBUG = 0, SMOS_LOG_INFO = 1, SMOS_LOG_WARNING = 2, SMOS_LOG_ERROR = 3 };
+
+
+/* A flow as a handle: slot index in the low 32 bits, its incarnation above. A handle whose flow has ended is stale:
+ * every function then returns -ESTALE. 0 is no flow. */
+typedef uint64_t smos_flow_t;
+
+/* Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports are host order; for ICMP echo and the like both
+ * are the identifier, for other ICMP both are type * 256 + code. */
+typedef struct smos_tuple {
+    uint8_t src[16];
+    uint8_t dst[16];
+    uint16_t sport;
+    uint16_t dport;
+    uint8_t proto;   /* IP protocol number */
+    uint8_t version; /* 4 or 6 */
+    uint16_t vlan;   /* outermost VLAN id of the key, 0 if none or not in the key */
+    uint32_t tunnel; /* id of the tunnel in the key, 0 likewise */
+} smos_tuple_t;
+
+/* The current packet. Every pointer is into the frame (or the reassembled datagram) and valid only during the call;
+ * the memory may be read up to frame + caplen, and payload + payload_captured. */
+typedef struct smos_packet {
+    const uint8_t *frame;
+    uint32_t caplen; /* captured bytes of the frame */
+    uint32_t len;    /* bytes of the frame on the wire */
+    int64_t time_ns;
+    const uint8_t *ip;      /* IP header of the layer that belongs to this flow */
+    const uint8_t *l4;      /* transport header, NULL if it was not captured whole */
+    const uint8_t *payload; /* transport payload, NULL if none was captured */
+    uint32_t payload_captured;
+    uint32_t payload_len; /* by the headers; may exceed payload_captured */
+    uint32_t ip_len;      /* IP total length, headers included */
+    uint32_t seq;         /* TCP only, like the next five */
+    uint32_t ack;
+    uint16_t window; /* as on the wire, not scaled */
+    uint16_t urgent;
+    uint8_t tcp_flags; /* CWR ECE URG ACK PSH RST SYN FIN from bit 7 to bit 0 */
+    uint8_t from;      /* SMOS_CLIENT or SMOS_SERVER: who sent it */
+    uint16_t reserved;
+    uint64_t number; /* of the packet at its port, from 1 */
+} smos_packet_t;
+
+/* One endpoint of a flow, as a snapshot. Counters count what this endpoint sent. */
+typedef struct smos_endpoint_info {
+    uint64_t packets;
+    uint64_t payload_bytes; /* transport payload by the headers, retransmissions included */
+    uint64_t wire_bytes;    /* frame bytes */
+    uint64_t stream_bytes;  /* delivered in order */
+    uint64_t stream_span;   /* distance in sequence space */
+    uint64_t missing_bytes;
+    uint32_t retransmits;
+    uint32_t out_of_order;
+    uint32_t overlaps_conflicting;
+    uint32_t zero_window_ms;
+    uint32_t rtt_handshake_us; /* from this endpoint's SYN or SYN/ACK to its acknowledgement, 0 unknown */
+    uint32_t rtt_min_us;       /* of data, 0 unknown */
+    uint16_t mss;              /* 0 if not announced */
+    uint8_t wscale;            /* 255 if not announced */
+    uint8_t state;             /* smos_tcp_state */
+    uint8_t options;           /* bit 0 SACK permitted, 1 timestamps, 2 Fast Open, 3 ECN */
+    uint8_t reserved[3];
+} smos_endpoint_info_t;
+
+#define SMOS_HISTORY_MAX 48
+
+/* A flow as a snapshot; also the record that is written when it ends. Fixed layout, 8-byte aligned, no padding. */
+typedef struct smos_flow_info {
+    smos_flow_t flow;
+    smos_tuple_t tuple; /* client is src, server is dst */
+    int64_t start_ns;
+    int64_t end_ns; /* last packet */
+    smos_endpoint_info_t side[2];
+    char conn_state[8];              /* Zeek's, "" if not TCP/UDP/ICMP */
+    char history[SMOS_HISTORY_MAX];  /* Zeek's letters, NUL-terminated, cut at the end if longer */
+    uint16_t vlan[2];                /* of the first packet, outermost first, 0 none */
+    uint32_t tunnel_id;
+    uint8_t tunnel;     /* 0 none, else a SMOS_TUNNEL_* kind */
+    uint8_t end_reason; /* smos_end_reason; 255 while it lives */
+    uint8_t midstream;  /* no SYN seen */
+    uint8_t existing;   /* the module was pushed into the running flow */
+    uint32_t anomalies; /* raised on this flow */
+} smos_flow_info_t;
+
+enum {
+    SMOS_TUNNEL_NONE = 0,
+    SMOS_TUNNEL_IPIP = 1,
+    SMOS_TUNNEL_GRE = 2,
+    SMOS_TUNNEL_VXLAN = 3,
+    SMOS_TUNNEL_GENEVE = 4,
+    SMOS_TUNNEL_GTPU = 5,
+    SMOS_TUNNEL_ERSPAN = 6,
+    SMOS_TUNNEL_TEREDO = 7,
+    SMOS_TUNNEL_PPPOE = 8,
+    SMOS_TUNNEL_MPLS = 9
+};
+
+/* What a handler is called with. Valid only during the call. */
+typedef struct smos_call {
+    smos_flow_t flow; /* 0 for ORPHAN */
+    void *state;      /* this module's state_size bytes for the flow, zeroed when the flow began; NULL if size is 0 */
+    const smos_tuple_t *tuple;     /* client is src, server is dst */
+    const smos_packet_t *packet;   /* NULL where no packet caused the event (CONN_END of an idle flow) */
+    const uint8_t *data;           /* NEW_DATA: the bytes; else NULL */
+    uint64_t offset;               /* NEW_DATA, GAP: of the first byte in the stream, 0 being the byte after the SYN */
+    uint64_t length;               /* NEW_DATA, GAP: bytes */
+    int64_t time_ns;
+    uint32_t detail; /* state, anomaly, end reason or error, by event */
+    uint8_t event;
+    uint8_t side;
+    uint8_t hook;
+    uint8_t existing; /* the flow was there before the module */
+} smos_call_t;
+
+typedef void (*smos_handler_t)(void *self, const smos_call_t *call);
+
+typedef struct smos_engine smos_engine_t; /* opaque; the worker that runs the module */
+
+/* The engine's functions. `size` is sizeof(smos_api_t) of the engine: a module compiled against a newer header must
+ * check that a function it uses lies below it (the loader does so for abi_minor). */
+typedef struct smos_api {
+    uint32_t size;
+    uint16_t abi_major;
+    uint16_t abi_minor;
+
+    /* The flow as it is now. 0, -ESTALE, -EINVAL. */
+    int (*flow_info)(smos_engine_t *, smos_flow_t, smos_flow_info_t *out);
+    /* Drops the current packet: later middleboxes, the receiver's endpoint and the port do not see it. In NEW_DATA it drops
+     * the packet and every later copy of those bytes. 0, -EINVAL outside a packet. */
+    int (*drop)(smos_engine_t *);
+    /* Ends the flow: on an inline port a RST goes to both ends; everywhere the flow's later packets are dropped (inline)
+     * and counted. CONN_END (reason rst) follows after the current packet. 0, -ESTALE. */
+    int (*reset)(smos_engine_t *, smos_flow_t);
+    /* This module gets no more events for `side` (SMOS_BOTH: none at all but CONN_END). 0, -ESTALE, -EINVAL. */
+    int (*stop)(smos_engine_t *, smos_flow_t, int side);
+    /* Publishes an event on topic "module.NAME.TOPIC"; `data` is UTF-8 text or bytes of up to 64 KiB, copied. 0, -EMSGSIZE,
+     * -ENOBUFS when the queue is full (counted). */
+    int (*emit)(smos_engine_t *, const char *topic, const void *data, size_t length);
+    /* Never blocks; lines above the rate limit are counted and dropped. */
+    void (*log)(smos_engine_t *, int level, const char *text);
+    int64_t (*now_ns)(smos_engine_t *);
+    /* Never NULL; "unknown" for what is not one. Static storage. */
+    const char *(*anomaly_name)(uint32_t anomaly);
+    const char *(*state_name)(uint32_t state);
+    /* The value given with --set for a declared parameter, or its default. NULL if not declared. Valid until fini(). */
+    const char *(*param)(smos_engine_t *, void *self, const char *name);
+    /* Flows alive in this worker. */
+    uint64_t (*flow_count)(smos_engine_t *);
+} smos_api_t;
+
+typedef struct smos_param {
+    const char *name;          /* NULL ends the list */
+    const char *type;          /* "int", "float", "bool" or "str"; checked before init() */
+    const char *default_value; /* text */
+    const char *help;
+} smos_param_t;
+
+typedef struct smos_registration {
+    uint8_t event;          /* smos_event; SMOS_EVENT_COUNT ends the list */
+    uint8_t hook;           /* SMOS_SENDER, SMOS_RECEIVER, both or'd; 0: the event's own default (see docs/events.md) */
+    uint8_t side;           /* SMOS_CLIENT, SMOS_SERVER, SMOS_BOTH */
+    uint8_t reserved[5];
+    smos_handler_t handler;
+} smos_registration_t;
+
+/* The manifest. All pointers are to static storage of the module. */
+typedef struct smos_module {
+    uint32_t magic;      /* SMOS_MODULE_MAGIC */
+    uint16_t abi_major;  /* SMOS_ABI_MAJOR it was compiled with; must be the engine's */
+    uint16_t abi_minor;  /* at most the engine's */
+    const char *name;    /* [a-zA-Z0-9_-]{1,63} */
+    const char *filter;  /* pcap syntax over the innermost IP packet; NULL or "" for all flows */
+    uint32_t state_size; /* bytes of per-flow state, at most 4096 */
+    uint32_t layout;     /* change it when the state's layout changes: equal (size, layout) keeps the state on a push */
+    uint8_t fail_closed; /* 1: packets of its flows are dropped while it is broken */
+    uint8_t reserved[7];
+    const smos_param_t *params;               /* NULL if none */
+    const smos_registration_t *registrations; /* ends with SMOS_EVENT_COUNT */
+    /* Returns 0 and sets *self, or a negative errno with one line in `error`. Runs beside the packet thread. NULL: none. */
+    int (*init)(smos_engine_t *, const smos_api_t *, void **self, char *error, size_t error_size);
+    /* Frees what init() made; no callback is running and none follows. NULL: none. */
+    void (*fini)(void *self);
+    /* Fills a flow's new state from the old version's, when the layouts differ. NULL: the state starts zeroed. */
+    void (*migrate)(void *self, const void *old_state, uint32_t old_size, uint32_t old_layout, void *new_state);
+} smos_module_t;
+
+/* Defines the manifest: SMOS_MODULE = { .name = "count", .registrations = handlers, ... }; magic and ABI are set by
+ * SMOS_MODULE_HEADER as its first initializers. */
+#define SMOS_MODULE_HEADER .magic = SMOS_MODULE_MAGIC, .abi_major = SMOS_ABI_MAJOR, .abi_minor = SMOS_ABI_MINOR
+#define SMOS_MODULE __attribute__((visibility("default"))) const smos_module_t smos_module
+
+#ifdef __cplusplus
+}
+#endif
+#endif

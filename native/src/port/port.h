@@ -1,0 +1,61 @@
+/* port.h: a source of packets (and later a sink), a burst at a time. One file per kind of port. */
+#ifndef SMOS__PORT_H
+#define SMOS__PORT_H
+
+#include <stddef.h>
+
+#include "wire/packet.h"
+
+#define SMOS__BURST 64
+#define SMOS__PORT_ERROR 256
+
+enum { SMOS__PORT_END = -1, SMOS__PORT_FAILED = -2 };
+
+typedef struct smos__port_stats {
+    uint64_t packets;       /* delivered by receive */
+    uint64_t bytes;         /* on the wire */
+    uint64_t dropped;       /* lost before receive, as the source tells it (ring full) */
+    uint64_t time_backward; /* timestamps earlier than the packet before */
+} smos__port_stats_t;
+
+typedef struct smos__port smos__port_t;
+
+/* A port owns the memory of the frames it delivers: they stay valid until the next receive or close. */
+struct smos__port {
+    /* Up to `max` frames into burst. Returns their number; 0 if there is nothing now (see wait_ns); SMOS__PORT_END after the
+     * last; SMOS__PORT_FAILED with `error` set (frames before the failure were delivered by earlier calls). */
+    int (*receive)(smos__port_t *, smos__frame_t *burst, int max);
+    void (*close)(smos__port_t *); /* frees the port */
+    int fd;                        /* to poll() when receive gave 0; -1: none */
+    int64_t wait_ns;               /* after a 0: how long until it is worth asking again (pacing); 0 unknown */
+    uint64_t epoch;                /* grows by one each time a replay starts over: flows of the last round end */
+    smos__port_stats_t stats;
+    char error[SMOS__PORT_ERROR];  /* one line, names the file and what is wrong with it */
+};
+
+/* Which reader: AUTO maps plain pcap files and takes libpcap for the rest. */
+typedef enum smos__reader { SMOS__READER_AUTO, SMOS__READER_PCAP, SMOS__READER_MAPPED } smos__reader_t;
+
+typedef struct smos__replay {
+    int loop;         /* start over at the end, times shifted on so that they never go back */
+    double rate;      /* packets per second, 0 as fast as possible */
+    int as_recorded;  /* keep the capture's own distances in time */
+    int reader;       /* smos__reader */
+} smos__replay_t;
+
+/* Opens captures as one sequence in time order (k-way merge; within one file the file's order is kept). "-" is standard
+ * input. pcap of either byte order, micro- or nanoseconds, pcapng (several interfaces, resolutions, link types), gzip and
+ * zstd around either, told by content, not by name. NULL with one line in `error` (at least SMOS__PORT_ERROR bytes). */
+smos__port_t *smos__port_open_captures(const char *const *paths, int count, const smos__replay_t *replay, char *error);
+
+/* Hand-over ring: one producer, one consumer, in shared memory (a memfd both map). smos__ring_push copies a frame in; a port
+ * over the ring delivers it without a further copy. */
+typedef struct smos__ring smos__ring_t;
+size_t smos__ring_bytes(uint32_t data_bytes);
+smos__ring_t *smos__ring_init(void *memory, uint32_t data_bytes); /* by the producer, once */
+smos__ring_t *smos__ring_attach(void *memory, size_t bytes);      /* by the consumer; NULL if it is no ring */
+int smos__ring_push(smos__ring_t *, const smos__frame_t *);       /* 1 pushed, 0 full (counted) */
+void smos__ring_end(smos__ring_t *, const char *error);           /* no more will come; error or NULL */
+smos__port_t *smos__port_open_ring(smos__ring_t *, char *error);
+
+#endif

@@ -1,0 +1,106 @@
+/* packet.h: a captured frame, and the flow-bearing layers that decoding finds in it.
+ *
+ * wire/ is pure: no I/O, no globals, no allocation (defrag.c works in memory that its caller gives it). Nothing is read
+ * beyond frame->data + frame->caplen.
+ */
+#ifndef SMOS__PACKET_H
+#define SMOS__PACKET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shardmos/shardmos.h"
+
+#define SMOS__MAX_LAYERS 4    /* IP packets in one frame that belong to flows; deeper ones are an anomaly */
+#define SMOS__MAX_ANOMALIES 6 /* per layer; more are only counted */
+
+/* As a port delivers it. Not owned; valid until the port's next receive. */
+typedef struct smos__frame {
+    const uint8_t *data;
+    uint32_t caplen;
+    uint32_t len;      /* on the wire; >= caplen (the port clamps) */
+    int64_t time_ns;
+    uint64_t number;   /* at its port, from 1 */
+    uint16_t linktype; /* LINKTYPE_ value as in capture files; live Ethernet is 1 */
+    uint16_t port;
+    uint32_t flags;    /* SMOS__FRAME_* */
+} smos__frame_t;
+
+enum { SMOS__FRAME_NO_CHECKSUM = 1 /* do not verify checksums (offloaded or told to ignore) */ };
+
+/* RFC 9293 3.1, bit order of the header's byte 13. */
+enum {
+    SMOS__FIN = 0x01, SMOS__SYN = 0x02, SMOS__RST = 0x04, SMOS__PSH = 0x08,
+    SMOS__ACK = 0x10, SMOS__URG = 0x20, SMOS__ECE = 0x40, SMOS__CWR = 0x80
+};
+
+enum { /* smos__layer_t.flags */
+    SMOS__L4_WHOLE = 1 << 0,       /* transport header captured whole and well formed: ports, seq and so on are valid */
+    SMOS__BAD_CHECKSUM = 1 << 1,   /* transport checksum (or IPv4 header checksum) wrong; the payload is not to be trusted */
+    SMOS__TRUNCATED = 1 << 2,      /* payload_captured < payload_len */
+    SMOS__REASSEMBLED = 1 << 3,    /* this layer was built from IP fragments */
+    SMOS__ICMP_ERROR = 1 << 4,     /* quoted holds the tuple of the packet that the ICMP error is about */
+    SMOS__HAS_TIMESTAMP = 1 << 5,  /* TCP options, RFC 7323 */
+    SMOS__HAS_MSS = 1 << 6,
+    SMOS__HAS_WSCALE = 1 << 7,
+    SMOS__SACK_PERMITTED = 1 << 8, /* RFC 2018 */
+    SMOS__HAS_TFO = 1 << 9,        /* RFC 7413 option (34) or its experimental form, cookie or request */
+    SMOS__BAD_OPTIONS = 1 << 10,   /* a TCP option with an impossible length; those before it are valid */
+    SMOS__ECN_CE = 1 << 11,
+    SMOS__UNCHECKED = 1 << 12      /* a checksum could not be verified (truncated, or told not to) */
+};
+
+/* One IP packet within a frame. Pointers are into the frame or, when SMOS__REASSEMBLED, into the defragmenter's buffer; both
+ * stay until the end of the burst. */
+typedef struct smos__layer {
+    smos_tuple_t tuple; /* vlan and tunnel always filled; the flow key masks them by configuration */
+    const uint8_t *ip;
+    const uint8_t *l4;      /* NULL unless SMOS__L4_WHOLE, or for protocols without a decoder the first byte after IP */
+    const uint8_t *payload; /* NULL if payload_captured is 0 */
+    uint32_t payload_captured;
+    uint32_t payload_len; /* transport payload by the headers, clamped to what the enclosing layer can hold on the wire */
+    uint32_t ip_len;
+    uint32_t ip_captured; /* bytes readable from ip on */
+    uint32_t seq, ack;
+    uint32_t tsval, tsecr;
+    uint16_t window;
+    uint16_t urgent;
+    uint16_t mss;
+    uint8_t tcp_flags;
+    uint8_t wscale;
+    uint8_t sack_blocks;  /* number of blocks, at `sack` as pairs of big-endian uint32 */
+    uint8_t ttl;
+    uint8_t tunnel_kind;  /* SMOS_TUNNEL_* of the innermost tunnel around this layer */
+    uint8_t anomaly_count;
+    uint16_t anomalies[SMOS__MAX_ANOMALIES]; /* smos__anomaly ids found while decoding this layer */
+    uint16_t vlan[2];     /* outermost first, 0 none */
+    uint32_t tunnel_id;   /* VNI, GRE key, TEID, 0 none */
+    uint32_t flags;
+    const uint8_t *sack;
+    uint8_t icmp_type, icmp_code;
+    uint16_t ip_id;
+    smos_tuple_t quoted;  /* SMOS__ICMP_ERROR: as quoted, src being the quoted packet's sender */
+    uint32_t quoted_seq;  /* TCP */
+} smos__layer_t;
+
+typedef enum smos__wire_result {
+    SMOS__WIRE_OK = 0,        /* at least one layer */
+    SMOS__WIRE_FRAGMENT,      /* the innermost packet is a fragment that waits for others (outer layers are still listed) */
+    SMOS__WIRE_NOT_IP,        /* ARP, LLDP, unknown ether type …: not ours */
+    SMOS__WIRE_MALFORMED,     /* see anomalies */
+    SMOS__WIRE_TRUNCATED,     /* cut by the snap length before a tuple was complete */
+    SMOS__WIRE_LINKTYPE,      /* link type not supported */
+    SMOS__WIRE_RESULTS
+} smos__wire_result_t;
+
+typedef struct smos__decoded {
+    uint8_t result; /* smos__wire_result of the innermost thing seen */
+    uint8_t layers; /* outermost first */
+    uint8_t anomaly_count; /* of the frame: those that belong to no layer */
+    uint8_t fragments;     /* layers (or the held packet) that came as IP fragments, for counting */
+    uint16_t anomalies[SMOS__MAX_ANOMALIES];
+    uint32_t owner_hash;   /* smos__owner_hash of what decides who counts the frame: innermost layer's tuple; the held fragment's addresses; 0 for what is not IP */
+    smos__layer_t layer[SMOS__MAX_LAYERS];
+} smos__decoded_t;
+
+#endif
