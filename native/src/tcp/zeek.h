@@ -12,7 +12,7 @@
  *   t retransmitted payload  w zero window  g content gap  c bad checksum   at their 1st, 10th, 100th … time
  *   ^ the first packet's sender was taken for the responder (first in the text). x (analysis given up) does not occur here.
  *   t: payload whose segment ends at or before the highest sequence number that the endpoint reached; a SYN's or FIN's sequence number counts,
- *      so keepalives with a byte of payload, and reordered segments, are t as well.
+ *      so keepalives with a byte of payload, reordered segments, and the payload of a first SYN are t as well.
  *   w: not in a RST, nor after the endpoint's own RST, nor after the peer's FIN.
  *   g: only while both endpoints are ESTABLISHED, or CLOSED out of ESTABLISHED; the packet that reveals the gap counts first.
  *   c: the packet counts for nothing else.
@@ -20,8 +20,8 @@
  * Bytes: orig_bytes (stream_span here) is the highest of "sequence number after the last segment" and "acknowledged by the peer", relative to
  * the SYN, less 1 for the SYN and 1 for a FIN. So: SYN and FIN are not counted but SYN data is; data in a RST never is; a RST's sequence
  * number moves the end only when within 1 MiB of it; retransmissions do not add; bytes that were never captured do, when something
- * after them was seen or acknowledged. Midstream, the base is the first sequence number seen, as if a SYN stood before it, or, for an end that was only
- * acknowledged so far, the first acknowledgement number (taken anew at its first segment). After a RST the end stands still but for acknowledgements.
+ * after them was seen or acknowledged. Midstream, the base is the first sequence number seen, as if a SYN stood before it; an end that has sent
+ * nothing has no bytes, whatever is acknowledged. After a RST the end stands still but for acknowledgements.
  * missed_bytes is the sum of the gaps that count as g would (smos__zeek_gap returns true): holes that the peer acknowledged, while both ends are
  * established or closed cleanly. Holes that nobody acknowledged, and holes of partial connections, are not in it.
  */
