@@ -262,7 +262,7 @@ static void test_rows_of_zeeks_baselines(void)
     ROWS(/* ssh.client-side-half-duplex: only the client's packets */
          {"> S 0 0 0;> A 1 1 0;> A 1 21 22;> A 23 900 0;> FA 23 900 0", "SH", "SADF", 22, 0, 0, false},
          /* ssh.server-side-half-duplex: only the server's */
-         {"< SA 0 1 0;< A 1 1 21;< A 22 1000 0;< FA 22 1000 0", "SHR", "^hdaf", 999, 21, 0, true},
+         {"< SA 0 1 0;< A 1 1 21;< A 22 1000 0;< FA 22 1000 0", "SHR", "^hdaf", 0, 21, 0, true},
          /* tcp/missing-syn: the SYN was not captured */
          {"< SA 0 1 0;> A 1 1 0;> A 1 1 100;< A 1 101 200;< A 201 101 0;> FA 101 201 0;< FA 201 102 0", "SF", "^hADdaFf", 100, 200, 0, true},
          /* ftp/cwd-navigation: bytes lost both ways in an open connection */
