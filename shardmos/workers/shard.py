@@ -1,0 +1,636 @@
+"""One shard of the engine as a Python object: a thin, checked face of shardmos/engine.h.
+
+A shard belongs to the thread that runs it. Only `load_c`, `create_python_box`, `interrupt` and a prepared box's `free`
+may be called from another one, and only until `close`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
+
+from shardmos.errors import ShardmosError
+from shardmos.workers.binding import ERROR_SIZE, RECORD_SIZE, enum_names, ffi, lib, live_handles
+from shardmos.workers.segments import StatsSnapshot, read_stats
+
+__all__ = ["RECORD_SIZE", "Box", "BoxManifest", "CData", "Dealer", "Run", "Shard", "ShardConfig", "ShardError"]
+
+CData: TypeAlias = Any  # a cffi object; `const smos_call_t *` where a handler gets one
+
+OVERLAP_POLICIES = enum_names("smos__overlap_t", "SMOS__OVERLAP_")
+DEFRAG_POLICIES = enum_names("smos__defrag_policy_t", "SMOS__DEFRAG_")
+_URGENT = {"inline": 0, "oob": 1, "drop": 2}
+_MIDSTREAM = {"track": 0, "ignore": 1}
+_CHECKSUMS = {"verify": 0, "ignore": 1}
+_KEYS = {"5tuple": 0, "vlan": 1}
+_READERS = {"auto": 0, "libpcap": 1, "mapped": 2}
+_REASONS = {"capture_end": lib.SMOS_END_CAPTURE, "stopped": lib.SMOS_END_STOPPED}
+_PUBLISH = {
+    "flows": lib.SMOS_PUBLISH_FLOWS,
+    "anomalies": lib.SMOS_PUBLISH_ANOMALIES,
+    "modules": lib.SMOS_PUBLISH_MODULES,
+    "log": lib.SMOS_PUBLISH_LOG,
+}
+_TIMES = (
+    "timeout_syn", "timeout_established", "timeout_closed", "timeout_reset", "timeout_udp", "timeout_icmp", "max_jump",
+)  # fmt: skip
+_SIZES = (
+    "max_flows", "buffer_bytes", "flow_buffer", "flow_segments", "depth", "defrag_bytes", "gap_bytes", "gap_segments",
+)  # fmt: skip
+_MAX_NS = 2**63 - 1
+
+
+class ShardError(ShardmosError):
+    """The engine refused: what it said, in one line."""
+
+
+class Run(enum.IntFlag):
+    """Why `Shard.run` or `Shard.finish` came back."""
+
+    TIME = lib.SMOS_RUN_TIME
+    IDLE = lib.SMOS_RUN_IDLE
+    RECORDS = lib.SMOS_RUN_RECORDS
+    EVENTS = lib.SMOS_RUN_EVENTS
+    END = lib.SMOS_RUN_END
+    FAILED = lib.SMOS_RUN_FAILED
+    INTERRUPTED = lib.SMOS_RUN_INTERRUPTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardConfig:
+    """How a shard is laid out and what it does. None leaves the engine's default; times are seconds, 0 never.
+
+    `memory` bounds the worker in bytes; sizes that are given beside it override what follows from it.
+    """
+
+    worker: int = 0
+    workers: int = 1
+    owner_seed: int = 0
+    memory: int | None = None
+    max_flows: int | None = None
+    buffer_bytes: int | None = None
+    flow_buffer: int | None = None
+    flow_segments: int | None = None
+    depth: int | None = None
+    defrag_bytes: int | None = None
+    gap_bytes: int | None = None
+    gap_segments: int | None = None
+    defrag_policy: str | None = None
+    overlap_policy: str | None = None
+    urgent: str | None = None
+    midstream: str | None = None
+    checksums: str = "verify"
+    key: str = "5tuple"
+    live: bool = False
+    records: bool = False
+    history: bool = True
+    rtt: bool = True
+    anomalies: bool = True
+    publish: frozenset[str] = frozenset()
+    timeout_syn: float | None = None
+    timeout_established: float | None = None
+    timeout_closed: float | None = None
+    timeout_reset: float | None = None
+    timeout_udp: float | None = None
+    timeout_icmp: float | None = None
+    gap_seconds: float | None = None
+    max_jump: float | None = None
+    hash_key: bytes | None = None
+    stats_fd: int = -1
+    state_fd: int = -1
+    breadcrumb_fd: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxManifest:
+    """What a Python middlebox asks for: registrations are (event, hook, side) by the numbers of shardmos.h."""
+
+    name: str
+    filter: str = ""
+    state_size: int = 0
+    registrations: Sequence[tuple[int, int, int]] = ()
+    fail_closed: bool = False
+
+
+class Box:
+    """A module in the engine, prepared or active. Made by `Shard.load_c` and `Shard.create_python_box`."""
+
+    def __init__(self, shard: Shard, pointer: CData, version: str) -> None:
+        self._shard = shard
+        self._pointer: CData | None = pointer
+        self.name: str = ffi.string(lib.smos_box_name(pointer)).decode()
+        self.version = version
+        self.active = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of it runs or will; a replaced or removed box may be freed then."""
+        return self._pointer is None or bool(lib.smos_box_idle(self._pointer))
+
+    def free(self) -> None:
+        """Frees a box that was prepared and not committed, or that was replaced or removed. Twice is once."""
+        if self.active:
+            raise ShardError(f"module {self.name} is active; remove it first")
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            self._shard._forget(pointer)
+            lib.smos_box_free(pointer)
+
+    def count_error(self) -> None:
+        """Counts a handler's failure against the module."""
+        if self._pointer is not None:
+            lib.smos_box_count_error(self._pointer)
+
+    def _held(self) -> CData:
+        if self._pointer is None:
+            raise ShardError(f"module {self.name} was freed")
+        return self._pointer
+
+    def __repr__(self) -> str:
+        state = "freed" if self._pointer is None else "active" if self.active else "prepared"
+        return f"<Box {self.name} {self.version} {state}>"
+
+
+class Shard:
+    """A shard: open a port, `run` it until END, `finish` it, taking records and events between. A context manager."""
+
+    def __init__(self, config: ShardConfig) -> None:
+        self._pointer: CData | None = None
+        self._boxes: dict[int, Box] = {}
+        self._pending: BaseException | None = None
+        self._running = False
+        native = _native_config(config)
+        error = ffi.new("char[]", ERROR_SIZE)
+        pointer = lib.smos_shard_create(native, error)
+        if pointer == ffi.NULL:
+            raise ShardError(_text(error))
+        self._pointer = pointer
+        self.flow_limit: int = lib.smos_shard_flow_limit(pointer)
+        # The bracket's argument is where the C side keeps the GIL's state; it lives as long as the shard.
+        self._gil = ffi.new("smos_py_gil_t *")
+        lib.smos_py_use_gil(pointer, self._gil)
+
+    # ---- ports ----
+
+    def open_captures(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        loop: bool = False,
+        rate: float = 0.0,
+        as_recorded: bool = False,
+        reader: str = "auto",
+    ) -> None:
+        """Captures as one sequence in time order; "-" is standard input."""
+        texts, options = _replay(paths, loop, rate, as_recorded, reader)
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_open_captures(self._open(), texts.array, len(paths), options, error), error)
+
+    def open_ring(self, fd: int) -> None:
+        """The hand-over ring in the memory of `fd` (see Dealer)."""
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_open_ring(self._open(), fd, error), error)
+
+    def set_filter(self, text: str) -> None:
+        """Only packets that match go to the flows (pcap syntax over the innermost IP packet)."""
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_set_filter(self._open(), _encode(text, "filter"), error), error)
+
+    # ---- running ----
+
+    def run(self, max_seconds: float = 0.1) -> Run:
+        """Runs without the GIL until something needs the caller, at most for `max_seconds`.
+
+        An exception that no handler may swallow (KeyboardInterrupt, SystemExit) ends the run and is raised here.
+        """
+        pointer = self._open()
+        limit = _nanoseconds(max_seconds, "max_seconds")
+        if self._running:
+            raise ShardError("the shard is running already: run() was called from a handler or another thread")
+        self._running = True
+        try:
+            result = lib.smos_shard_run(pointer, limit)
+        finally:
+            self._running = False
+        return self._result(result)
+
+    def finish(self, reason: str, report_limit: int = 0) -> Run:
+        """Ends open flows, a bounded number a call, until END is in the result; `reason` as in flow records.
+
+        Beyond `report_limit` flows end without record or event and are counted; 0 is no limit.
+        """
+        pointer = self._open()
+        number = _choice(reason, _REASONS, "reason")
+        if self._running:
+            raise ShardError("the shard is running: finish() was called from a handler or another thread")
+        self._running = True
+        try:
+            result = lib.smos_shard_finish(pointer, number, report_limit)
+        finally:
+            self._running = False
+        return self._result(result)
+
+    def _result(self, bits: int) -> Run:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            raise pending
+        return Run(bits)
+
+    def wait_seconds(self) -> float | None:
+        """After IDLE: how long to sleep; None: until `fileno` is readable."""
+        nanoseconds = lib.smos_shard_wait_ns(self._open())
+        return None if nanoseconds < 0 else nanoseconds / 1e9
+
+    def fileno(self) -> int:
+        """The port's descriptor to poll, -1 if it has none."""
+        return int(lib.smos_shard_fd(self._open()))
+
+    def interrupt(self) -> None:
+        """Makes a running `run` return soon. From any thread."""
+        pointer = self._pointer
+        if pointer is not None:
+            lib.smos_shard_interrupt(pointer)
+
+    @property
+    def error(self) -> str:
+        """What the port failed with, "" if it did not."""
+        return _text(lib.smos_shard_error(self._open()))
+
+    # ---- what it made ----
+
+    def take_records(self) -> bytes:
+        """Records of ended flows, an array of `smos_flow_info_t`: a multiple of RECORD_SIZE bytes."""
+        records = ffi.new("const smos_flow_info_t **")
+        count = lib.smos_shard_take_records(self._open(), records)
+        return bytes(ffi.buffer(records[0], count * RECORD_SIZE)) if count else b""
+
+    def take_events(self) -> bytes:
+        """Published events as a msgpack array, b"" if there are none."""
+        events = ffi.new("const uint8_t **")
+        size = lib.smos_shard_take_events(self._open(), events)
+        return bytes(ffi.buffer(events[0], size)) if size else b""
+
+    def set_publish(self, names: Iterable[str]) -> None:
+        """Which kinds of events go to the queue: "flows", "anomalies", "modules", "log"."""
+        lib.smos_shard_set_publish(self._open(), _publish_bits(names))
+
+    def stats(self) -> StatsSnapshot:
+        """What the shard counted, from its own segment."""
+        header = lib.smos_shard_stats(self._open())
+        return read_stats(memoryview(ffi.buffer(header, header.bytes)))
+
+    # ---- modules ----
+
+    def load_c(self, fd: int, path: str, version: str, params: Mapping[str, str]) -> Box:
+        """PREPARE a C module from the shared object in `fd`; `path` is for messages. From any thread."""
+        texts = _Texts([f"{key}={value}" for key, value in params.items()], "parameter")
+        error = ffi.new("char[]", ERROR_SIZE)
+        pointer = lib.smos_box_load(
+            self._open(), fd, _encode(path, "path"), _encode(version, "version"), texts.array, len(params), error
+        )
+        return self._box(pointer, version, error)
+
+    def create_python_box(self, manifest: BoxManifest, version: str, dispatch: Callable[[CData], None]) -> Box:
+        """PREPARE a module whose handlers are one Python callable. From any thread.
+
+        `dispatch` gets the `const smos_call_t *` of each event, valid during the call. What it raises never reaches
+        the engine: an Exception is counted against the module, anything else ends the run that called it.
+        """
+        shard_pointer = self._open()
+        boxes: list[Box] = []
+
+        def guarded(call: CData) -> None:
+            try:
+                dispatch(call)
+            except Exception:
+                boxes[0].count_error()
+            except BaseException as error:
+                self._pending = self._pending or error
+                self.interrupt()
+
+        name, filter_text = _encode(manifest.name, "module name"), _encode(manifest.filter, "filter")
+        keep = [ffi.new("char[]", name), ffi.new("char[]", filter_text)]
+        registrations = ffi.new("smos_registration_t[]", len(manifest.registrations) + 1)
+        for entry, (event, hook, side) in zip(registrations, manifest.registrations, strict=False):
+            entry.event, entry.hook, entry.side, entry.handler = event, hook, side, lib.smos_py_dispatch
+        registrations[len(manifest.registrations)].event = lib.SMOS_EVENT_COUNT
+        native = ffi.new("smos_module_t *")
+        native.magic, native.abi_major, native.abi_minor = (
+            lib.SMOS_MODULE_MAGIC,
+            lib.SMOS_ABI_MAJOR,
+            lib.SMOS_ABI_MINOR,
+        )
+        native.name, native.filter = keep
+        native.state_size, native.fail_closed = manifest.state_size, int(manifest.fail_closed)
+        native.registrations = registrations
+
+        handle = ffi.new_handle(guarded)
+        key = int(ffi.cast("uintptr_t", handle))
+        live_handles[key] = handle
+        error = ffi.new("char[]", ERROR_SIZE)
+        pointer = lib.smos_box_create(
+            shard_pointer, native, _encode(version, "version"), handle, lib.smos_py_release, error
+        )
+        if pointer == ffi.NULL:
+            live_handles.pop(key, None)
+        boxes.append(self._box(pointer, version, error))
+        return boxes[0]
+
+    def commit(self, box: Box) -> Box | None:
+        """COMMIT between runs: the box joins the chain, or takes the place of the one of its name, which is returned."""
+        pointer, old = self._open(), ffi.new("smos_box_t **")
+        result = lib.smos_shard_commit(pointer, box._held(), old)
+        if result == -errno.ENOSPC:
+            raise ShardError(f"module {box.name}: at most {lib.SMOS_MAX_MODULES} modules can be active")
+        if result < 0:
+            raise ShardError(f"module {box.name} cannot be committed: {os.strerror(-result)}")
+        box.active = True
+        return self._retired(old[0])
+
+    def remove(self, name: str) -> Box:
+        """Takes the active module of that name out of the chain, between runs; its per-flow state is gone."""
+        old = ffi.new("smos_box_t **")
+        result = lib.smos_shard_remove(self._open(), _encode(name, "module name"), old)
+        if result == -errno.ENOENT:
+            raise ShardError(f"no module {name!r} is active")
+        if result < 0:
+            raise ShardError(f"module {name} cannot be removed: {os.strerror(-result)}")
+        removed = self._retired(old[0])
+        assert removed is not None
+        return removed
+
+    def _box(self, pointer: CData, version: str, error: CData) -> Box:
+        if pointer == ffi.NULL:
+            raise ShardError(_text(error))
+        box = Box(self, pointer, version)
+        self._boxes[int(ffi.cast("uintptr_t", pointer))] = box
+        return box
+
+    def _retired(self, pointer: CData) -> Box | None:
+        if pointer == ffi.NULL:
+            return None
+        box = self._boxes[int(ffi.cast("uintptr_t", pointer))]
+        box.active = False
+        return box
+
+    def _forget(self, pointer: CData) -> None:
+        self._boxes.pop(int(ffi.cast("uintptr_t", pointer)), None)
+
+    # ---- for handlers, during their call ----
+
+    def flow_info(self, flow: int) -> bytes | None:
+        """The flow as it is now, the bytes of a `smos_flow_info_t`; None if it has ended."""
+        info = ffi.new("smos_flow_info_t *")
+        result = lib.smos_py_flow_info(self._open(), flow, info)
+        if result < 0:
+            return None
+        return bytes(ffi.buffer(info, RECORD_SIZE))
+
+    def drop(self) -> None:
+        """Drops the current packet. ShardError outside of one."""
+        if lib.smos_py_drop(self._open()) < 0:
+            raise ShardError("drop() outside of a packet: no packet caused this event")
+
+    def reset(self, flow: int) -> bool:
+        """Ends the flow with RSTs (inline) and drops what follows of it. False if it had ended."""
+        return _alive(lib.smos_py_reset(self._open(), flow), "reset")
+
+    def stop(self, flow: int, side: int) -> bool:
+        """The running module gets no more events of that side of the flow. False if it had ended."""
+        return _alive(lib.smos_py_stop(self._open(), flow, side), "stop")
+
+    def emit(self, topic: str, data: bytes) -> bool:
+        """Publishes an event of the running module. False if the queue was full (counted)."""
+        result = lib.smos_py_emit(self._open(), _encode(topic, "topic"), ffi.from_buffer(data), len(data))
+        if result == -errno.ENOBUFS:
+            return False
+        if result == -errno.EMSGSIZE:
+            raise ShardError(f"emit(): {len(data)} bytes on topic {topic!r}; at most 65536 can be sent")
+        if result < 0:
+            raise ShardError(f"emit() on topic {topic!r}: {os.strerror(-result)}")
+        return True
+
+    def log(self, level: int, text: str) -> None:
+        """A line of log; never blocks, lines above the rate limit are counted and dropped."""
+        lib.smos_py_log(self._open(), level, text.encode("utf-8", "replace").replace(b"\0", b" "))
+
+    def now_ns(self) -> int:
+        """Packet time in nanoseconds since the epoch."""
+        return int(lib.smos_py_now_ns(self._open()))
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """Frees everything: ports, flows, modules. Twice is once."""
+        if self._pointer is None:
+            return
+        if self._running:
+            raise ShardError("the shard is running: close() was called from a handler or another thread")
+        for box in [box for box in self._boxes.values() if not box.active]:
+            box.free()
+        pointer, self._pointer = self._pointer, None
+        lib.smos_shard_destroy(pointer)
+        for box in self._boxes.values():  # the shard freed its active ones
+            box.active, box._pointer = False, None
+        self._boxes.clear()
+
+    def _open(self) -> CData:
+        if self._pointer is None:
+            raise ShardError("the shard is closed")
+        return self._pointer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+
+class Dealer:
+    """Reads captures once and copies each frame to the rings of the workers that own it. A context manager.
+
+    `fds` are memfds, one per worker; they are sized here and opened in the workers with `Shard.open_ring`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        fds: Sequence[int],
+        owner_seed: int,
+        ring_bytes: int = 16 << 20,
+        *,
+        loop: bool = False,
+        rate: float = 0.0,
+        as_recorded: bool = False,
+        reader: str = "auto",
+    ) -> None:
+        self._pointer: CData | None = None
+        texts, options = _replay(paths, loop, rate, as_recorded, reader)
+        error = ffi.new("char[]", ERROR_SIZE)
+        pointer = lib.smos_dealer_open(
+            texts.array, len(paths), options, ffi.new("int[]", list(fds)), len(fds), owner_seed, ring_bytes, error
+        )
+        if pointer == ffi.NULL:
+            raise ShardError(_text(error))
+        self._pointer = pointer
+
+    def run(self, max_seconds: float = 0.1) -> Run:
+        """Deals for at most `max_seconds`, waiting where a ring is full; TIME, END or FAILED."""
+        return Run(lib.smos_dealer_run(self._open(), _nanoseconds(max_seconds, "max_seconds")))
+
+    @property
+    def error(self) -> str:
+        """What reading failed with, "" if it did not."""
+        return _text(lib.smos_dealer_error(self._open()))
+
+    def close(self) -> None:
+        """Frees it; the rings stay with their descriptors. Twice is once."""
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            lib.smos_dealer_close(pointer)
+
+    def _open(self) -> CData:
+        if self._pointer is None:
+            raise ShardError("the dealer is closed")
+        return self._pointer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+
+class _Texts:
+    """A C array of strings, kept alive together with them."""
+
+    def __init__(self, texts: Iterable[str | bytes], what: str) -> None:
+        self._strings = [ffi.new("char[]", _encode(text, what)) for text in texts]
+        self.array = ffi.new("char *[]", self._strings) if self._strings else ffi.NULL
+
+
+def _replay(
+    paths: Sequence[str | os.PathLike[str]], loop: bool, rate: float, as_recorded: bool, reader: str
+) -> tuple[_Texts, CData]:
+    if isinstance(paths, str | bytes | os.PathLike) or not paths:
+        raise ShardError("captures are given as a list of one or more paths")
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ShardError(f"rate: {rate} packets per second; give a number from 0 (as fast as possible) on")
+    options = ffi.new("smos_replay_options_t *")
+    options.rate, options.loop, options.as_recorded = rate, int(loop), int(as_recorded)
+    options.reader = _choice(reader, _READERS, "reader")
+    return _Texts([os.fsencode(path) for path in paths], "path"), options
+
+
+def _native_config(config: ShardConfig) -> CData:
+    native = ffi.new("smos_config_t *")
+    lib.smos_config_default(native)
+    if config.memory is not None:
+        _whole(config.memory, "memory")
+        if lib.smos_config_memory(native, config.memory) < 0:
+            raise ShardError(f"memory: {config.memory} bytes are too few for a worker; give more")
+    for name in ("worker", "workers", "owner_seed"):
+        _set(native, name, getattr(config, name))
+    for name in _SIZES:
+        if (value := getattr(config, name)) is not None:
+            _set(native, name, value)
+    for name in _TIMES:
+        if (seconds := getattr(config, name)) is not None:
+            setattr(native, f"{name}_ns", _nanoseconds(seconds, name))
+    if config.gap_seconds is not None:
+        native.gap_ns = _nanoseconds(config.gap_seconds, "gap_seconds")
+    for field, name, choices in (
+        ("defrag_policy", "defrag_policy", DEFRAG_POLICIES),
+        ("overlap_policy", "overlap_policy", OVERLAP_POLICIES),
+        ("urgent", "urgent_policy", _URGENT),
+        ("midstream", "midstream", _MIDSTREAM),
+        ("checksums", "checksums", _CHECKSUMS),
+        ("key", "key", _KEYS),
+    ):
+        if (chosen := getattr(config, field)) is not None:
+            setattr(native, name, _choice(chosen, choices, field))
+    native.live, native.records = int(config.live), int(config.records)
+    native.detail = (
+        (lib.SMOS_DETAIL_HISTORY if config.history else 0)
+        | (lib.SMOS_DETAIL_RTT if config.rtt else 0)
+        | (lib.SMOS_DETAIL_ANOMALIES if config.anomalies else 0)
+    )
+    native.publish = _publish_bits(config.publish)
+    if config.hash_key is not None:
+        if len(config.hash_key) != ffi.sizeof("uint64_t[4]"):
+            raise ShardError(f"hash_key: {len(config.hash_key)} bytes; give 32")
+        ffi.memmove(native.hash_key, config.hash_key, len(config.hash_key))
+    native.stats_fd, native.state_fd, native.breadcrumb_fd = config.stats_fd, config.state_fd, config.breadcrumb_fd
+    return native
+
+
+def _set(native: CData, name: str, value: int) -> None:
+    _whole(value, name)
+    try:
+        setattr(native, name, value)
+    except OverflowError:
+        raise ShardError(f"{name}: {value} is too large") from None
+
+
+def _whole(value: int, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ShardError(f"{name}: {value!r}; give a whole number from 0 on")
+    if value >= 2**64:
+        raise ShardError(f"{name}: {value} is too large")
+
+
+def _nanoseconds(seconds: float, name: str) -> int:
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ShardError(f"{name}: {seconds} seconds; give a number from 0 on")
+    return min(round(seconds * 1e9), _MAX_NS)
+
+
+def _choice(text: str, choices: Mapping[str, int], name: str) -> int:
+    if text not in choices:
+        raise ShardError(f"{name}: {text!r}; choose one of {', '.join(choices)}")
+    return choices[text]
+
+
+def _publish_bits(names: Iterable[str]) -> int:
+    bits = 0
+    for name in names:
+        bits |= _choice(name, _PUBLISH, "publish")
+    return bits
+
+
+def _encode(text: str | bytes, what: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    if b"\0" in data:
+        raise ShardError(f"{what}: {text!r} has a NUL character in it")
+    return data
+
+
+def _alive(result: int, what: str) -> bool:
+    if result == -errno.ESTALE:
+        return False
+    if result < 0:
+        raise ShardError(f"{what}(): {os.strerror(-result)}")
+    return True
+
+
+def _check(result: int, error: CData) -> None:
+    if result < 0:
+        raise ShardError(_text(error) or os.strerror(-result))
+
+
+def _text(text: CData) -> str:
+    return "" if text == ffi.NULL else str(ffi.string(text).decode("utf-8", "replace"))
