@@ -139,12 +139,13 @@ typedef struct smos_endpoint_info {
     uint8_t reserved[3];
 } smos_endpoint_info_t;
 
-#define SMOS_HISTORY_MAX 48
+#define SMOS_HISTORY_MAX 40
 
 /* A flow as a snapshot; also the record that is written when it ends. Fixed layout, 8-byte aligned, no padding. */
 typedef struct smos_flow_info {
     smos_flow_t flow;
     smos_tuple_t tuple; /* client is src, server is dst */
+    uint32_t reserved;
     int64_t start_ns;
     int64_t end_ns; /* last packet */
     smos_endpoint_info_t side[2];

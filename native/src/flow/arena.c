@@ -1,0 +1,66 @@
+#include "flow/arena.h"
+
+#include <string.h>
+
+
+static size_t page_up(size_t n) { return (n + 4095) & ~(size_t)4095; }
+
+
+size_t smos__arena_bytes(uint32_t capacity, size_t pool_bytes)
+{
+    return page_up(sizeof(smos__arena_header_t)) + page_up((size_t)capacity * sizeof(smos__flow_t)) +
+           page_up((size_t)capacity * sizeof(smos__flow_cold_t)) + page_up(smos__pool_bytes(pool_bytes));
+}
+
+
+void smos__arena_init(smos__arena_t *a, void *memory, uint32_t capacity, size_t pool_bytes)
+{
+    uint8_t *base = memory;
+    smos__arena_header_t *h = memory;
+    memset(h, 0, sizeof *h);
+    memcpy(h->magic, "SMOSFLOW", 8);
+    h->version = 1;
+    h->capacity = capacity;
+    h->hot_bytes = sizeof(smos__flow_t);
+    h->cold_bytes = sizeof(smos__flow_cold_t);
+    h->hot_offset = page_up(sizeof *h);
+    h->cold_offset = h->hot_offset + page_up((size_t)capacity * sizeof(smos__flow_t));
+    h->pool_offset = h->cold_offset + page_up((size_t)capacity * sizeof(smos__flow_cold_t));
+    h->bytes = smos__arena_bytes(capacity, pool_bytes);
+    h->free_head = SMOS__NO_FLOW;
+    a->header = h;
+    a->hot = (smos__flow_t *)(base + h->hot_offset);
+    a->cold = (smos__flow_cold_t *)(base + h->cold_offset);
+    a->pool = smos__pool_init(base + h->pool_offset, pool_bytes);
+}
+
+
+uint32_t smos__arena_take(smos__arena_t *a)
+{
+    smos__arena_header_t *h = a->header;
+    uint32_t index = h->free_head;
+    if (index != SMOS__NO_FLOW)
+        h->free_head = a->cold[index].queue_next;
+    else if (h->high_water < h->capacity)
+        index = h->high_water++; /* memory that no flow needed yet stays untouched */
+    else
+        return SMOS__NO_FLOW;
+    smos__flow_t *f = &a->hot[index];
+    uint32_t incarnation = (f->generation >> 1) + 1;
+    if (incarnation == 0x80000000u) incarnation = 1;
+    memset(f, 0, sizeof *f);
+    memset(&a->cold[index], 0, sizeof a->cold[index]);
+    f->generation = incarnation << 1 | 1;
+    a->cold[index].bucket = a->cold[index].queue_next = a->cold[index].queue_prev = SMOS__NO_FLOW;
+    h->in_use++;
+    return index;
+}
+
+
+void smos__arena_give(smos__arena_t *a, uint32_t index)
+{
+    a->hot[index].class_ = SMOS__CLASS_FREE;
+    a->cold[index].queue_next = a->header->free_head;
+    a->header->free_head = index;
+    a->header->in_use--;
+}

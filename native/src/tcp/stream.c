@@ -1,0 +1,255 @@
+/* Delivery of one direction's bytes: in-order payload straight from the packet, the rest through the assembler. */
+#include "tcp/tcp.h"
+
+
+/* Forward by `length` bytes that the receiver got. */
+static void deliver(smos__tcp_t *t, int from, const uint8_t *data, uint32_t length)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    uint64_t offset = e->offset;
+    e->offset += length;
+    e->rcv_nxt += length;
+    if (t->config->depth && offset + length > t->config->depth) {
+        if (!(e->flags & SMOS__EP_DEPTH)) {
+            e->flags |= SMOS__EP_DEPTH;
+            smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DEPTH);
+            t->sink->error(t->context, !from, SMOS_ERR_DEPTH);
+        }
+        if (offset >= t->config->depth) {
+            t->cold->end[from].skipped += length;
+            return;
+        }
+        uint32_t within = (uint32_t)(t->config->depth - offset);
+        t->cold->end[from].skipped += length - within;
+        length = within;
+    }
+    t->sink->data(t->context, !from, data, length, offset);
+}
+
+
+/* Forward over `length` bytes that will never come. */
+static void skip(smos__tcp_t *t, int from, uint64_t length, bool acknowledged)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    smos__endpoint_cold_t *c = &t->cold->end[from];
+    uint64_t offset = e->offset;
+    e->offset += length;
+    e->rcv_nxt += (uint32_t)length;
+    c->skipped += length;
+    if (acknowledged && t->config->detail & SMOS_DETAIL_HISTORY)
+        acknowledged = smos__zeek_gap(&t->cold->zeek, t->cold->history, from);
+    if (acknowledged) c->missing = length > UINT32_MAX - c->missing ? UINT32_MAX : c->missing + (uint32_t)length;
+    smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_GAP);
+    t->sink->gap(t->context, !from, offset, length);
+}
+
+
+static void count_conflicts(smos__tcp_t *t, int from, uint32_t bytes)
+{
+    if (!bytes) return;
+    t->cold->end[from].conflicts++;
+    smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_OVERLAP_DIFFERENT);
+}
+
+
+/* Whatever is buffered at rcv_nxt. */
+static void drain(smos__tcp_t *t, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    smos__assembler_t *a = &t->cold->end[from].assembler;
+    const uint8_t *data;
+    uint64_t offset;
+    uint32_t length;
+    while ((length = smos__assembler_front(a, t->pool, &offset, &data)) && offset <= e->offset) {
+        if (offset + length > e->offset) {
+            uint32_t old = (uint32_t)(e->offset - offset);
+            deliver(t, from, data + old, length - old);
+        }
+        smos__assembler_trim(a, t->pool, e->offset);
+    }
+    if (!length) e->flags &= (uint16_t)~SMOS__EP_HOLE;
+}
+
+
+/* Gives the first hole up. */
+static void skip_to_front(smos__tcp_t *t, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    const uint8_t *data;
+    uint64_t offset;
+    if (!smos__assembler_front(&t->cold->end[from].assembler, t->pool, &offset, &data) || offset <= e->offset) return;
+    uint32_t front = e->rcv_nxt + (uint32_t)(offset - e->offset);
+    skip(t, from, offset - e->offset, e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, front));
+    drain(t, from);
+}
+
+
+/* The segment begins at rcv_nxt and something is buffered: where both hold bytes, the policy says whose count. */
+static void deliver_over_buffer(smos__tcp_t *t, int from, const uint8_t *data, uint32_t captured)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    smos__assembler_t *a = &t->cold->end[from].assembler;
+    uint64_t first;
+    count_conflicts(t, from, smos__assembler_compare(a, t->pool, e->offset, data, captured, &first));
+    while (captured) {
+        const uint8_t *buffered;
+        uint64_t offset;
+        uint32_t n, length = smos__assembler_front(a, t->pool, &offset, &buffered);
+        if (!length || offset >= e->offset + captured) {
+            n = captured;
+            deliver(t, from, data, n);
+        } else if (offset > e->offset) {
+            n = (uint32_t)(offset - e->offset);
+            deliver(t, from, data, n);
+        } else if ((n = smos__assembler_new_wins(a, t->pool, e->offset, captured, t->config->overlap_policy))) {
+            deliver(t, from, data, n);
+        } else {
+            n = length < captured ? length : captured;
+            deliver(t, from, buffered, n);
+        }
+        smos__assembler_trim(a, t->pool, e->offset);
+        data += n;
+        captured -= n;
+    }
+}
+
+
+static void in_order(smos__tcp_t *t, int from, const uint8_t *data, uint32_t captured, uint32_t length)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    smos__assembler_t *a = &t->cold->end[from].assembler;
+    if (!a->bytes) {
+        if (captured) deliver(t, from, data, captured);
+        if (length > captured) skip(t, from, length - captured, true); /* cut by the snap length: the bytes went by unseen */
+        return;
+    }
+    deliver_over_buffer(t, from, data, captured);
+    if (length > captured) {
+        uint64_t end = e->offset + (length - captured);
+        const uint8_t *buffered;
+        uint64_t offset;
+        drain(t, from);
+        while (e->offset < end) {
+            uint32_t n = smos__assembler_front(a, t->pool, &offset, &buffered);
+            skip(t, from, (n && offset < end ? offset : end) - e->offset, true);
+            drain(t, from);
+        }
+    }
+    drain(t, from);
+}
+
+
+static void limits(smos__tcp_t *t, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    smos__assembler_t *a = &t->cold->end[from].assembler;
+    if (!a->bytes) return;
+    uint32_t now_ms = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000000);
+    if (!(e->flags & SMOS__EP_HOLE)) {
+        e->flags |= SMOS__EP_HOLE;
+        t->cold->end[from].hole_ms = now_ms;
+    }
+    while (a->bytes && ((t->config->gap_bytes && a->bytes > t->config->gap_bytes) ||
+                        (t->config->gap_segments && a->segments > t->config->gap_segments)))
+        skip_to_front(t, from);
+    if (a->bytes && t->config->gap_ns && (int64_t)(now_ms - t->cold->end[from].hole_ms) * 1000000 > t->config->gap_ns) {
+        skip_to_front(t, from);
+        t->cold->end[from].hole_ms = now_ms;
+    }
+}
+
+
+static void out_of_order(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *data, uint32_t captured, uint32_t length)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    smos__assembler_t *a = &t->cold->end[from].assembler;
+    /* The receiver has acknowledged the hole: it has the bytes, the capture does not. */
+    if (e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt) && !a->bytes && smos__seq_geq(e->snd_una, seq)) {
+        skip(t, from, seq - e->rcv_nxt, true);
+        in_order(t, from, data, captured, length);
+        return;
+    }
+    if (!captured) return;
+    smos__insert_result_t r;
+    uint64_t offset = e->offset + (seq - e->rcv_nxt);
+    smos__assembler_insert(a, t->pool, offset, data, captured, t->config->overlap_policy, t->config->flow_buffer, t->config->flow_segments, &r);
+    count_conflicts(t, from, r.conflicting);
+    if (r.full) {
+        bool flow = a->bytes + captured > t->config->flow_buffer || a->segments >= t->config->flow_segments;
+        smos__tcp_anomaly(t, flow ? SMOS__ANOMALY_TCP_INSERT_LIMIT : SMOS__ANOMALY_TCP_INSERT_MEMORY);
+        t->sink->error(t->context, !from, flow ? SMOS_ERR_FLOW_BUFFER : SMOS_ERR_WORKER_BUFFER);
+        /* Room is made by giving holes up, oldest first; then this segment fits or is in order. */
+        while (a->bytes && smos__seq_gt(seq, e->rcv_nxt)) skip_to_front(t, from);
+        if (smos__seq_lt(e->rcv_nxt, seq)) skip(t, from, seq - e->rcv_nxt, e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, seq));
+        uint32_t old = e->rcv_nxt - seq;
+        if (old < captured) in_order(t, from, data + old, captured - old, length - old);
+        return;
+    }
+    if (e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt)) smos__stream_acked(t, from);
+    limits(t, from);
+}
+
+
+void smos__stream_segment(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *data, uint32_t captured, uint32_t length)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    int32_t ahead = smos__seq_diff(seq + length, e->rcv_nxt);
+    if (ahead <= 0) return; /* nothing new */
+    if (!(t->flow->flags & SMOS__FLOW_STREAM)) {
+        e->offset += (uint32_t)ahead;
+        e->rcv_nxt += (uint32_t)ahead;
+        return;
+    }
+    uint32_t old = e->rcv_nxt - seq;
+    if (smos__seq_leq(seq, e->rcv_nxt)) {
+        uint32_t cut = old < captured ? old : captured;
+        in_order(t, from, data + cut, captured - cut, length - old);
+    } else {
+        out_of_order(t, from, seq, data, captured, length);
+    }
+}
+
+
+void smos__stream_acked(smos__tcp_t *t, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    const uint8_t *data;
+    uint64_t offset;
+    while (smos__seq_gt(e->snd_una, e->rcv_nxt) && smos__assembler_front(&t->cold->end[from].assembler, t->pool, &offset, &data)) {
+        uint64_t acked = e->offset + (e->snd_una - e->rcv_nxt);
+        skip(t, from, (acked < offset ? acked : offset) - e->offset, true);
+        drain(t, from);
+    }
+}
+
+
+void smos__stream_syn_data(smos__tcp_t *t, int from, bool accepted)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    e->flags &= (uint16_t)~SMOS__EP_SYN_DATA;
+    if (accepted)
+        drain(t, from);
+    else
+        smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
+}
+
+
+void smos__stream_finish(smos__tcp_t *t, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    smos__endpoint_cold_t *c = &t->cold->end[from];
+    if (!(e->flags & SMOS__EP_BASE)) return;
+    if (e->flags & SMOS__EP_SYN_DATA) smos__stream_syn_data(t, from, true);
+    while (c->assembler.bytes) {
+        uint32_t before = c->assembler.bytes;
+        drain(t, from);
+        skip_to_front(t, from);
+        if (c->assembler.bytes == before) break;
+    }
+    if (!(t->flow->flags & SMOS__FLOW_STREAM)) return;
+    uint32_t end = e->rcv_nxt;
+    if (e->flags & SMOS__EP_FIN) end = smos__seq_max(end, c->fin_seq);
+    bool acked = e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt);
+    if (acked) end = smos__seq_max(end, e->snd_una - (e->flags & SMOS__EP_FIN && e->snd_una == c->fin_seq + 1));
+    if (end != e->rcv_nxt) skip(t, from, end - e->rcv_nxt, acked && smos__seq_geq(e->snd_una, end));
+}

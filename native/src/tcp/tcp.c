@@ -1,0 +1,423 @@
+#include "tcp/tcp.h"
+
+#define MAX_WINDOW (1u << 30)                 /* RFC 7323 2.3 */
+#define PAWS_SECONDS (24u * 24 * 3600)        /* RFC 7323 5.5 */
+#define DEFAULT_SLACK 65536u
+
+enum { OPTION_SACK = 1, OPTION_TIMESTAMPS = 2, OPTION_TFO = 4, OPTION_ECN = 8 };
+
+
+static bool synchronized(uint8_t state) { return state >= SMOS_TCP_ESTABLISHED; }
+
+
+static void set_state(smos__endpoint_t *e, uint8_t state, uint32_t *facts, uint32_t fact)
+{
+    if (e->state == state) return;
+    e->state = state;
+    *facts |= fact;
+}
+
+
+/* The stream of an end begins at `seq`: the byte after its SYN or, midstream, the first byte seen. */
+static void set_base(smos__endpoint_t *e, uint32_t seq)
+{
+    e->isn = seq - 1;
+    e->snd_nxt = smos__seq_max(seq, e->flags & SMOS__EP_BASE ? e->snd_nxt : seq);
+    e->rcv_nxt = seq;
+    e->offset = 0;
+    e->flags |= SMOS__EP_BASE;
+}
+
+
+static void syn_options(smos__tcp_t *t, const smos__layer_t *l, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    smos__endpoint_cold_t *c = &t->cold->end[from];
+    if (l->flags & SMOS__HAS_WSCALE) {
+        e->flags |= SMOS__EP_WSCALE;
+        e->wscale = l->wscale > 14 ? 14 : l->wscale; /* RFC 7323 2.3 */
+    }
+    if (l->flags & SMOS__HAS_MSS) c->mss = l->mss;
+    if (l->flags & SMOS__SACK_PERMITTED) c->options |= OPTION_SACK;
+    if (l->flags & SMOS__HAS_TIMESTAMP) c->options |= OPTION_TIMESTAMPS;
+    if (l->flags & SMOS__HAS_TFO) {
+        c->options |= OPTION_TFO;
+        e->flags |= SMOS__EP_TFO;
+    }
+    if ((l->tcp_flags & (SMOS__ECE | SMOS__CWR)) == (l->tcp_flags & SMOS__ACK ? SMOS__ECE : SMOS__ECE | SMOS__CWR)) c->options |= OPTION_ECN;
+}
+
+
+static void rtt_begin(smos__tcp_t *t, int from, uint32_t ends_with)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    if (!(t->config->detail & SMOS_DETAIL_RTT) || e->flags & SMOS__EP_RTT) return;
+    e->flags |= SMOS__EP_RTT;
+    t->cold->end[from].rtt_seq = ends_with;
+    t->cold->end[from].rtt_sent_us = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000);
+}
+
+
+static void rtt_end(smos__tcp_t *t, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    smos__endpoint_cold_t *c = &t->cold->end[from];
+    if (!(e->flags & SMOS__EP_RTT) || smos__seq_lt(e->snd_una, c->rtt_seq)) return;
+    uint32_t us = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000) - c->rtt_sent_us;
+    if (!us) us = 1;
+    e->flags &= (uint16_t)~SMOS__EP_RTT;
+    if (e->flags & SMOS__EP_SYN && c->rtt_seq == e->isn + 1)
+        c->rtt_handshake_us = us;
+    else if (!c->rtt_min_us || us < c->rtt_min_us)
+        c->rtt_min_us = us;
+}
+
+
+/* What a segment's window field means once both ends' scaling is known (RFC 7323 2.2: only if both sent the option, never in a SYN). */
+static void take_window(smos__tcp_t *t, const smos__layer_t *l, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    uint32_t window = l->window;
+    if (l->tcp_flags & SMOS__SYN) {
+        e->flags |= SMOS__EP_WINDOW;
+    } else if (e->flags & p->flags & SMOS__EP_SYN) {
+        if (e->flags & p->flags & SMOS__EP_WSCALE) window <<= e->wscale;
+        e->flags |= SMOS__EP_WINDOW;
+    } else {
+        e->flags &= (uint16_t)~SMOS__EP_WINDOW; /* the scale is unknown */
+    }
+    if (!window != !!(e->flags & SMOS__EP_ZERO_WINDOW) && t->config->detail & SMOS_DETAIL_RTT) {
+        smos__endpoint_cold_t *c = &t->cold->end[from];
+        uint32_t now_ms = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000000);
+        c->zero_ms += window ? now_ms : -now_ms;
+    }
+    if (window)
+        e->flags &= (uint16_t)~SMOS__EP_ZERO_WINDOW;
+    else
+        e->flags |= SMOS__EP_ZERO_WINDOW;
+    e->window = window;
+}
+
+
+/* Were any of these bytes seen before? Only asked for segments below snd_nxt. */
+static bool seen_before(const smos__tcp_t *t, int from, uint32_t seq, uint32_t length)
+{
+    const smos__endpoint_t *e = &t->flow->end[from];
+    if (smos__seq_lt(seq, e->rcv_nxt)) return true;
+    uint64_t ranges[32][2], offset = e->offset + (seq - e->rcv_nxt);
+    uint32_t n = smos__assembler_ranges(&t->cold->end[from].assembler, t->pool, ranges, 32);
+    for (uint32_t i = 0; i < n; i++)
+        if (offset < ranges[i][1] && ranges[i][0] < offset + length) return true;
+    return false;
+}
+
+
+static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t *facts)
+{
+    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    bool ack = l->tcp_flags & SMOS__ACK;
+    if (l->tcp_flags & SMOS__FIN) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_FIN);
+    if (e->flags & SMOS__EP_SYN && l->seq == e->isn) { /* once more */
+        *facts |= SMOS__TCP_REXMIT;
+        if (synchronized(e->state) && synchronized(p->state) && !ack) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_RESEND_ESTABLISHED);
+        e->flags &= (uint16_t)~SMOS__EP_RTT; /* Karn: a retransmitted SYN measures nothing */
+        if (!ack) { /* its data may be other data, or gone: the latest is what the peer will answer */
+            *facts |= SMOS__TCP_VALID;
+            return;
+        }
+    } else if (e->flags & SMOS__EP_SYN || (synchronized(e->state) && e->flags & SMOS__EP_BASE && l->seq != e->isn)) {
+        bool open = !synchronized(p->state) || !(e->flags & SMOS__EP_ACKED);
+        if (!ack || (e->flags & SMOS__EP_SYN && !open) || !(e->flags & SMOS__EP_SYN)) {
+            smos__tcp_anomaly(t, ack ? SMOS__ANOMALY_TCP_SYNACK_ON_ESTABLISHED : open ? SMOS__ANOMALY_TCP_SYN_RESEND_DIFFERENT_SEQ : SMOS__ANOMALY_TCP_SYN_ON_ESTABLISHED);
+            return;
+        }
+        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYNACK_DIFFERENT_SEQ);
+        t->cold->end[from].alternate_isn = 1;
+    }
+    if (ack && p->flags & SMOS__EP_SYN && (smos__seq_leq(l->ack, p->isn) || smos__seq_gt(l->ack, p->snd_nxt))) {
+        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYNACK_WRONG_ACK);
+        return;
+    }
+    *facts |= SMOS__TCP_VALID;
+    if (ack && from == SMOS_CLIENT && t->flow->flags & SMOS__FLOW_TWO_SIDED) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYNACK_FROM_CLIENT);
+    if (!(e->flags & SMOS__EP_SYN) || l->seq != e->isn) {
+        set_base(e, l->seq + 1);
+        e->snd_nxt = l->seq + 1 + l->payload_len;
+        e->flags |= SMOS__EP_SYN;
+        syn_options(t, l, from);
+        rtt_begin(t, from, l->seq + 1);
+    }
+    if (ack) {
+        if (e->state == SMOS_TCP_CLOSED || e->state == SMOS_TCP_SYN_SENT) set_state(e, SMOS_TCP_SYN_RECEIVED, facts, SMOS__TCP_SENDER_STATE);
+    } else {
+        if (p->state == SMOS_TCP_SYN_SENT) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SIMULTANEOUS_OPEN);
+        if (!synchronized(e->state)) set_state(e, SMOS_TCP_SYN_SENT, facts, SMOS__TCP_SENDER_STATE);
+    }
+}
+
+
+/* The acknowledgement field, as the peer's endpoint e sent it. False: the segment is not acceptable. */
+static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
+{
+    smos__endpoint_t *p = &t->flow->end[!from];
+    if (!(p->flags & SMOS__EP_BASE)) {
+        /* The other end was not heard yet. If this one's SYN was, its first ACK names the other's ISN + 1. */
+        if (t->flow->end[from].flags & SMOS__EP_SYN && !(l->tcp_flags & SMOS__SYN)) set_base(p, l->ack);
+    } else if (p->flags & SMOS__EP_SYN && t->cold->end[!from].alternate_isn && !(p->flags & SMOS__EP_ACKED) && !(l->tcp_flags & SMOS__SYN)) {
+        /* Several SYN/ACKs went by: the acknowledged one is the connection's. */
+        t->cold->end[!from].alternate_isn = 0;
+        if (l->ack != p->isn + 1 && p->snd_nxt == p->isn + 1) {
+            set_base(p, l->ack);
+            p->snd_nxt = l->ack;
+        }
+    }
+    if (p->flags & SMOS__EP_BASE) {
+        if (smos__seq_gt(l->ack, p->snd_nxt)) {
+            if (l->ack - p->snd_nxt > MAX_WINDOW) return smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_INVALID_ACK), false;
+            if (p->state == SMOS_TCP_SYN_RECEIVED && p->flags & SMOS__EP_SYN && !(p->flags & SMOS__EP_ACKED) && t->flow->flags & SMOS__FLOW_TWO_SIDED && !l->payload_len)
+                smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_WRONG_ACK_3WHS);
+            else if (smos__seq_gt(l->ack, p->snd_una) || !(p->flags & SMOS__EP_ACKED))
+                smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_ACK_UNSEEN);
+        } else if (p->flags & SMOS__EP_SYN && smos__seq_leq(l->ack, p->isn)) {
+            return smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_OLD_ACK), false;
+        }
+    }
+    if (!(p->flags & SMOS__EP_ACKED) || smos__seq_gt(l->ack, p->snd_una)) {
+        p->snd_una = l->ack;
+        p->flags |= SMOS__EP_ACKED;
+        if (p->flags & SMOS__EP_RTT) rtt_end(t, !from);
+        if (p->flags & SMOS__EP_FIN && smos__seq_gt(l->ack, t->cold->end[!from].fin_seq)) p->flags |= SMOS__EP_FIN_ACKED;
+    }
+    return true;
+}
+
+
+/* PAWS (RFC 7323 5): a timestamp older than the last at the left edge, unless that is more than 24 days old. */
+static bool timestamp_old(const smos__tcp_t *t, const smos__layer_t *l, const smos__endpoint_t *e)
+{
+    if (!(e->flags & SMOS__EP_TIMESTAMPS) || (int32_t)(l->tsval - e->ts_recent) >= 0) return false;
+    return (uint32_t)(t->now_ns / 1000000000) - e->ts_time < PAWS_SECONDS;
+}
+
+
+static void take_timestamp(const smos__tcp_t *t, const smos__layer_t *l, smos__endpoint_t *e)
+{
+    if (e->flags & SMOS__EP_TIMESTAMPS && smos__seq_gt(l->seq, e->flags & SMOS__EP_ACKED ? e->snd_una : e->rcv_nxt)) return;
+    e->ts_recent = l->tsval;
+    e->ts_time = (uint32_t)(t->now_ns / 1000000000);
+    e->flags |= SMOS__EP_TIMESTAMPS;
+}
+
+
+static bool in_window(const smos__tcp_t *t, const smos__layer_t *l, int from)
+{
+    const smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    uint32_t left = e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt) ? e->snd_una : e->rcv_nxt;
+    if (!(p->flags & SMOS__EP_WINDOW) || !(e->flags & SMOS__EP_ACKED)) return smos__seq_leq(l->seq, left) || l->seq - left < MAX_WINDOW;
+    /* Acknowledgements and window updates may have been lost to the capture: some slack, so that real data is not refused. */
+    uint32_t slack = p->window > DEFAULT_SLACK ? p->window : DEFAULT_SLACK;
+    return smos__seq_leq(l->seq, left + p->window + slack);
+}
+
+
+static void fin_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t *facts)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    uint32_t fin = l->seq + l->payload_len;
+    if (e->flags & SMOS__EP_FIN) {
+        if (fin != t->cold->end[from].fin_seq)
+            smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_FIN_MOVED);
+        else
+            *facts |= SMOS__TCP_REXMIT;
+        return;
+    }
+    e->flags |= SMOS__EP_FIN;
+    t->cold->end[from].fin_seq = fin;
+    if (e->state == SMOS_TCP_CLOSE_WAIT) {
+        /* Acknowledging the peer's FIN or not tells a passive close from a simultaneous one. */
+        const smos__endpoint_t *p = &t->flow->end[!from];
+        set_state(e, p->flags & SMOS__EP_FIN_ACKED ? SMOS_TCP_LAST_ACK : SMOS_TCP_CLOSING, facts, SMOS__TCP_SENDER_STATE);
+    } else if (e->state <= SMOS_TCP_ESTABLISHED) {
+        set_state(e, SMOS_TCP_FIN_WAIT_1, facts, SMOS__TCP_SENDER_STATE);
+    }
+}
+
+
+uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    uint8_t flags = l->tcp_flags;
+    uint32_t facts = 0;
+    if (__builtin_expect(flags & SMOS__RST, 0)) {
+        smos__anomaly_t why;
+        if (flags & SMOS__SYN) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_RST);
+        if (l->payload_len) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_RST_DATA);
+        if (!smos__tcp_reset_valid(t, l, from, &why)) return smos__tcp_anomaly(t, why), facts;
+        e->flags |= SMOS__EP_RST;
+        facts = SMOS__TCP_VALID | SMOS__TCP_RESET;
+        set_state(e, SMOS_TCP_CLOSED, &facts, SMOS__TCP_SENDER_STATE);
+        return facts;
+    }
+    if (__builtin_expect(flags & SMOS__SYN, 0)) {
+        syn_sent(t, l, from, &facts);
+        if (!(facts & SMOS__TCP_VALID)) return facts;
+        if (flags & SMOS__ACK && !take_ack(t, l, from)) return facts & ~(uint32_t)SMOS__TCP_VALID;
+        if (l->flags & SMOS__HAS_TIMESTAMP) take_timestamp(t, l, e);
+        take_window(t, l, from);
+        return facts;
+    }
+    if (!(flags & SMOS__ACK)) {
+        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_NO_FLAGS); /* RFC 9293 3.10.7.4: dropped by the receiver; as a stream it still may be all there is */
+    }
+    if (!(e->flags & SMOS__EP_BASE)) {
+        if (flags & SMOS__FIN && !(p->flags & SMOS__EP_BASE)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_FIN_BUT_NO_SESSION);
+        set_base(e, l->seq);
+    }
+    if (l->flags & SMOS__HAS_TIMESTAMP) {
+        if (timestamp_old(t, l, e)) {
+            smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_PAWS);
+            return facts;
+        }
+        take_timestamp(t, l, e);
+    }
+    if (l->payload_len && !in_window(t, l, from)) {
+        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_OUT_OF_WINDOW);
+        return facts;
+    }
+    if (flags & SMOS__ACK) {
+        if (!take_ack(t, l, from)) return facts;
+        take_window(t, l, from);
+    }
+    facts |= SMOS__TCP_VALID;
+    if (__builtin_expect(e->flags & SMOS__EP_SYN_DATA, 0) && l->payload_len) {
+        /* No SYN/ACK was seen: the sender itself tells whether it has to say it again. */
+        bool accepted = l->seq != e->isn + 1;
+        if (!accepted) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_DATA_IGNORED);
+        smos__stream_syn_data(t, from, accepted);
+    }
+    uint32_t end = l->seq + l->payload_len;
+    if (l->payload_len) {
+        if (e->flags & SMOS__EP_FIN && smos__seq_gt(end, t->cold->end[from].fin_seq)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DATA_AFTER_FIN);
+        if (e->flags & SMOS__EP_RST || p->flags & SMOS__EP_RST) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DATA_AFTER_RST);
+        if (smos__seq_lt(l->seq, e->snd_nxt)) {
+            if (smos__seq_leq(l->seq, e->isn))
+                smos__tcp_anomaly(t, e->flags & SMOS__EP_SYN && l->payload_len <= 1 ? SMOS__ANOMALY_TCP_KEEPALIVE_DATA : SMOS__ANOMALY_TCP_BEFORE_BASE);
+            if (l->payload_len == 1 && end == e->snd_nxt && e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, end)) {
+                smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_KEEPALIVE_DATA);
+            } else if (seen_before(t, from, l->seq, l->payload_len)) {
+                facts |= SMOS__TCP_REXMIT;
+                t->cold->end[from].retransmits++;
+                e->flags &= (uint16_t)~SMOS__EP_RTT;
+            } else {
+                t->cold->end[from].out_of_order++;
+            }
+        } else {
+            rtt_begin(t, from, end);
+        }
+    }
+    if (smos__seq_gt(end, e->snd_nxt)) e->snd_nxt = end;
+    if (__builtin_expect(flags & SMOS__FIN, 0)) {
+        fin_sent(t, l, from, &facts);
+        if (smos__seq_gt(end + 1, e->snd_nxt)) e->snd_nxt = end + 1;
+    }
+    /* Heard in the middle, or of a handshake whose other half the capture does not have. */
+    if (e->state <= SMOS_TCP_SYN_SENT) set_state(e, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_SENDER_STATE);
+    return facts;
+}
+
+
+static void fin_received(smos__tcp_t *t, int from, uint32_t *facts)
+{
+    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    if (!(e->flags & SMOS__EP_FIN) || e->flags & SMOS__EP_FIN_RECEIVED || smos__seq_lt(e->rcv_nxt, t->cold->end[from].fin_seq)) return;
+    e->flags |= SMOS__EP_FIN_RECEIVED;
+    switch (p->state) {
+    case SMOS_TCP_FIN_WAIT_1:
+        set_state(p, p->flags & SMOS__EP_FIN_ACKED ? SMOS_TCP_TIME_WAIT : SMOS_TCP_CLOSING, facts, SMOS__TCP_RECEIVER_STATE);
+        break;
+    case SMOS_TCP_FIN_WAIT_2:
+        set_state(p, SMOS_TCP_TIME_WAIT, facts, SMOS__TCP_RECEIVER_STATE);
+        break;
+    case SMOS_TCP_CLOSED:
+        if (p->flags & SMOS__EP_RST || e->flags & SMOS__EP_RST) break;
+        /* fall through */
+    case SMOS_TCP_SYN_SENT:
+    case SMOS_TCP_SYN_RECEIVED:
+    case SMOS_TCP_ESTABLISHED:
+        set_state(p, SMOS_TCP_CLOSE_WAIT, facts, SMOS__TCP_RECEIVER_STATE);
+        break;
+    default:
+        break;
+    }
+}
+
+
+uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t facts)
+{
+    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    uint8_t flags = l->tcp_flags;
+    if (!(facts & SMOS__TCP_VALID)) return facts;
+    if (__builtin_expect(flags & SMOS__RST, 0)) {
+        set_state(p, SMOS_TCP_CLOSED, &facts, SMOS__TCP_RECEIVER_STATE);
+        return facts;
+    }
+    uint32_t seq = l->seq;
+    if (__builtin_expect(flags & SMOS__SYN, 0)) {
+        seq++;
+        if (!(flags & SMOS__ACK)) {
+            if (p->state == SMOS_TCP_CLOSED || p->state == SMOS_TCP_SYN_SENT) set_state(p, SMOS_TCP_SYN_RECEIVED, &facts, SMOS__TCP_RECEIVER_STATE);
+        }
+        if (!(flags & SMOS__ACK) && l->payload_len && t->flow->flags & SMOS__FLOW_STREAM && !synchronized(p->state)) {
+            if (!(e->flags & SMOS__EP_TFO)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_DATA);
+            /* Whether the peer takes it is known from its SYN/ACK (RFC 7413 4.1.2): it waits. */
+            smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
+            smos__insert_result_t r;
+            smos__assembler_insert(&t->cold->end[from].assembler, t->pool, 0, l->payload, l->payload_captured, SMOS__OVERLAP_FIRST,
+                                   t->config->flow_buffer, t->config->flow_segments, &r);
+            if (t->cold->end[from].assembler.bytes) e->flags |= SMOS__EP_SYN_DATA;
+            return facts;
+        }
+    }
+    if (flags & SMOS__ACK) {
+        if (__builtin_expect(p->state != SMOS_TCP_ESTABLISHED, 0)) {
+            if (p->state == SMOS_TCP_CLOSED && !((p->flags | e->flags) & SMOS__EP_RST) && !(p->flags & SMOS__EP_FIN))
+                set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE);
+            else if (p->state == SMOS_TCP_SYN_SENT || (p->state == SMOS_TCP_SYN_RECEIVED && p->flags & SMOS__EP_ACKED && smos__seq_gt(p->snd_una, p->isn)))
+                set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE);
+            else if (p->state == SMOS_TCP_SYN_RECEIVED && !(p->flags & SMOS__EP_SYN))
+                set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE); /* its SYN/ACK was not captured */
+            if (p->flags & SMOS__EP_FIN_ACKED) {
+                if (p->state == SMOS_TCP_FIN_WAIT_1) set_state(p, SMOS_TCP_FIN_WAIT_2, &facts, SMOS__TCP_RECEIVER_STATE);
+                else if (p->state == SMOS_TCP_CLOSING) set_state(p, SMOS_TCP_TIME_WAIT, &facts, SMOS__TCP_RECEIVER_STATE);
+                else if (p->state == SMOS_TCP_LAST_ACK) set_state(p, SMOS_TCP_CLOSED, &facts, SMOS__TCP_RECEIVER_STATE);
+            }
+            /* The receiver of an ACK in SYN-RECEIVED is established only now; what it sent as SYN data is decided too. */
+        }
+        if (__builtin_expect(p->flags & SMOS__EP_SYN_DATA, 0)) {
+            bool accepted = smos__seq_gt(l->ack, p->isn + 1);
+            if (!accepted) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_DATA_IGNORED);
+            smos__stream_syn_data(t, !from, accepted);
+            if (!accepted) p->snd_nxt = p->isn + 1;
+        }
+        if (__builtin_expect(t->cold->end[!from].assembler.bytes != 0, 0) && smos__seq_gt(p->snd_una, p->rcv_nxt)) {
+            smos__stream_acked(t, !from);
+            fin_received(t, !from, &facts);
+        }
+    }
+    if (l->payload_len) smos__stream_segment(t, from, seq, l->payload, l->payload_captured, l->payload_len);
+    if (__builtin_expect(e->flags & SMOS__EP_FIN, 0)) fin_received(t, from, &facts);
+    if (__builtin_expect(!(t->flow->flags & SMOS__FLOW_SETUP), 0) && e->flags & p->flags & SMOS__EP_SYN && synchronized(e->state) && synchronized(p->state)) {
+        t->flow->flags |= SMOS__FLOW_SETUP;
+        facts |= SMOS__TCP_SETUP;
+    }
+    if (__builtin_expect(e->flags & p->flags & SMOS__EP_FIN, 0) && (e->flags & p->flags & SMOS__EP_FIN_ACKED || e->state == SMOS_TCP_CLOSED || p->state == SMOS_TCP_CLOSED))
+        facts |= SMOS__TCP_CLOSED;
+    return facts;
+}
+
+
+void smos__tcp_finish(smos__tcp_t *t)
+{
+    smos__stream_finish(t, SMOS_CLIENT);
+    smos__stream_finish(t, SMOS_SERVER);
+}

@@ -1,0 +1,73 @@
+/* tcp.h: both endpoints of a connection, as the packets between them tell (RFC 9293), and both streams.
+ *
+ * A packet moves the sender's endpoint first (smos__tcp_sender), then, unless a middlebox dropped it in between, the receiver's
+ * (smos__tcp_receiver), which also delivers what became contiguous. Both only change the flow and call the sink: no I/O, no globals.
+ */
+#ifndef SMOS__TCP_H
+#define SMOS__TCP_H
+
+#include "event/anomaly.h"
+#include "flow/arena.h"
+#include "shardmos/engine.h"
+#include "tcp/sequence.h"
+#include "wire/packet.h"
+
+/* What happens inside a packet, in order. `receiver` is the side whose stream it is (SMOS_SERVER: what the client sent). */
+typedef struct smos__tcp_sink {
+    void (*data)(void *context, int receiver, const uint8_t *data, uint32_t length, uint64_t offset);
+    void (*gap)(void *context, int receiver, uint64_t offset, uint64_t length);
+    void (*anomaly)(void *context, smos__anomaly_t anomaly);
+    void (*error)(void *context, int receiver, uint32_t code);
+} smos__tcp_sink_t;
+
+typedef struct smos__tcp_config {
+    uint32_t flow_buffer;   /* out-of-order bytes per direction */
+    uint32_t flow_segments;
+    uint32_t gap_bytes, gap_segments;
+    int64_t gap_ns;
+    uint64_t depth;
+    uint8_t overlap_policy;
+    uint8_t urgent_policy;  /* 0 inline, 1 out-of-band, 2 drop */
+    uint8_t detail;         /* SMOS_DETAIL_* */
+} smos__tcp_config_t;
+
+/* The flow under the hand, and what its functions need. */
+typedef struct smos__tcp {
+    smos__flow_t *flow;
+    smos__flow_cold_t *cold;
+    smos__pool_t *pool;
+    const smos__tcp_config_t *config;
+    const smos__tcp_sink_t *sink;
+    void *context; /* of the sink */
+    int64_t now_ns;
+} smos__tcp_t;
+
+enum { /* what a packet did: smos__tcp_sender and smos__tcp_receiver return a union of these */
+    SMOS__TCP_VALID = 1,           /* acceptable: its data and flags count */
+    SMOS__TCP_REXMIT = 2,
+    SMOS__TCP_SENDER_STATE = 4,
+    SMOS__TCP_RECEIVER_STATE = 8,
+    SMOS__TCP_SETUP = 16,          /* the handshake is done on both ends */
+    SMOS__TCP_CLOSED = 32,         /* both ends are done */
+    SMOS__TCP_RESET = 64           /* a valid RST ended it */
+};
+
+uint32_t smos__tcp_sender(smos__tcp_t *, const smos__layer_t *, int from);
+uint32_t smos__tcp_receiver(smos__tcp_t *, const smos__layer_t *, int from, uint32_t facts);
+
+/* Delivers what waits behind holes, reporting these, and the hole before a FIN or an acknowledged end: the flow ends. */
+void smos__tcp_finish(smos__tcp_t *);
+
+/* stream.c */
+void smos__stream_segment(smos__tcp_t *, int from, uint32_t seq, const uint8_t *data, uint32_t captured, uint32_t length);
+/* The peer's acknowledgement reached into a hole: what waits behind it is delivered. */
+void smos__stream_acked(smos__tcp_t *, int from);
+void smos__stream_syn_data(smos__tcp_t *, int from, bool accepted);
+void smos__stream_finish(smos__tcp_t *, int from);
+
+/* reset.c: is the RST one that the receiver would obey (RFC 5961 3.2)? */
+bool smos__tcp_reset_valid(const smos__tcp_t *, const smos__layer_t *, int from, smos__anomaly_t *why);
+
+static inline void smos__tcp_anomaly(smos__tcp_t *t, smos__anomaly_t anomaly) { t->sink->anomaly(t->context, anomaly); }
+
+#endif
