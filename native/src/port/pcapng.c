@@ -164,7 +164,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         if ((got = next_block(c, &type, &length)) != SMOS__SOURCE_OK) break;
         const uint8_t *body = s->at + 8, *end = s->at + length - 4;
         if (is_packet(type)) {
-            packet_t packet;
+            packet_t packet = { 0 };
             if (read_packet(c, type, body, end, &packet) != 1) {
                 got = SMOS__SOURCE_FAILED;
                 break;

@@ -29,6 +29,7 @@ struct smos__port {
     int fd;                        /* to poll() when receive gave 0; -1: none */
     int64_t wait_ns;               /* after a 0: how long until it is worth asking again (pacing); 0 unknown */
     uint64_t epoch;                /* grows by one each time a replay starts over: flows of the last round end */
+    int64_t now_ns;                /* a dealt port's clock: the latest time of the capture so far, other workers' packets included; 0 unknown */
     smos__port_stats_t stats;
     char error[SMOS__PORT_ERROR];  /* one line, names the file and what is wrong with it */
 };
@@ -49,13 +50,15 @@ typedef struct smos__replay {
 smos__port_t *smos__port_open_captures(const char *const *paths, int count, const smos__replay_t *replay, char *error);
 
 /* Hand-over ring: one producer, one consumer, in shared memory (a memfd both map). smos__ring_push copies a frame in; a port
- * over the ring delivers it without a further copy. */
+ * over the ring delivers it without a further copy. A smos__ring_t is one side's private handle, the memory stays its owner's:
+ * the producer frees its handle, the consumer's port takes the handle and frees it with close. */
 typedef struct smos__ring smos__ring_t;
 size_t smos__ring_bytes(uint32_t data_bytes);
-smos__ring_t *smos__ring_init(void *memory, uint32_t data_bytes); /* by the producer, once */
+smos__ring_t *smos__ring_init(void *memory, uint32_t data_bytes); /* by the producer, once; NULL: out of memory */
 smos__ring_t *smos__ring_attach(void *memory, size_t bytes);      /* by the consumer; NULL if it is no ring */
 int smos__ring_push(smos__ring_t *, const smos__frame_t *);       /* 1 pushed, 0 full (counted) */
 void smos__ring_end(smos__ring_t *, const char *error);           /* no more will come; error or NULL */
+void smos__ring_free(smos__ring_t *);
 smos__port_t *smos__port_open_ring(smos__ring_t *, char *error);
 
 #endif
