@@ -1,0 +1,70 @@
+"""CPU time of one worker that tracks and reassembles everything, against libpcap's bare loop and libnids."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from common import Capture, Missing, Report, Result, Setup, Times, alternate, arguments, capture, check_counts
+from common import floor_slots, measure, program
+
+
+def _checked(command: list[str | Path], made: Capture, who: str, streams: bool) -> Result:
+    result = measure(command)
+    check_counts(result, made, streams=streams, who=who)
+    return result
+
+
+def _programs(setup: Setup, made: Capture, report: Report) -> dict[str, Callable[[], Result]]:
+    found: dict[str, Callable[[], Result]] = {}
+
+    def add(label: str, name: str, *options: str, streams: bool = False) -> None:
+        try:
+            command: list[str | Path] = [program(setup, name), made.path, *options]
+        except Missing as reason:
+            if str(reason) not in report.missing:
+                report.missing.append(str(reason))
+            return
+        found[label] = partial(_checked, command, made, label, streams)
+
+    add("engine: deliver", "engine_run", streams=True)
+    add("engine: track", "engine_run", "--mode", "track")
+    add("libpcap loop", "count_pcap")
+    add("libnids", "nids_count", str(4 * int(made.truth["connections"])), streams=True)
+    add("floor", "floor", str(floor_slots(made)))
+    return found
+
+
+def _compare(setup: Setup, report: Report, kind: str, judged: bool) -> None:
+    size = setup.scaled(50_000)
+    made = capture(setup, kind, connections=size, open=min(4096, size))
+    programs = _programs(setup, made, report)
+    times = {name: Times.of(results) for name, results in alternate(setup.runs, programs).items()}
+    engine = times.get("engine: deliver")
+    for name, time in times.items():
+        ratio = f"{engine.median / time.median:.2f}" if engine else "-"
+        report.row(
+            kind, name, f"{time.median / made.packets:.1f}", f"{time.least / made.packets:.1f}", time.spread, ratio
+        )
+    if engine and judged:
+        for peer, limit in (("libpcap loop", 1.0), ("libnids", 0.2)):
+            if peer in times:
+                report.target(f"{kind}: engine / {peer}", engine.median / times[peer].median, limit)
+
+
+def main() -> int:
+    setup = arguments(__doc__)
+    report = Report(
+        f"CPU nanoseconds per packet, one core, medians of {setup.runs} alternating runs",
+        ("capture", "program", "median", "least", "spread", "engine / it"),
+    )
+    report.attempt(lambda: _compare(setup, report, "http", judged=True))
+    report.attempt(lambda: _compare(setup, report, "ooo", judged=False))
+    report.notes.append("Whole processes: start-up, page faults and tear-down included. Byte counts are the generator's.")
+    return report.finish(setup)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
