@@ -1,0 +1,64 @@
+# make run: the main job, shown. make test: every test. Each does its own set-up. The others: docs/development.md.
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.built
+FUZZ_SECONDS ?= 20
+
+# What the extension is made of. Python files are used from the tree and need no build.
+NATIVE := $(shell find native/include native/src native/python -type f ! -path '*/__pycache__/*' 2>/dev/null)
+BUILD_FILES := pyproject.toml CMakeLists.txt native/CMakeLists.txt scripts/build_backend.py scripts/setup-python
+
+.PHONY: build run test conformance wheel native-test sanitize clang fuzz-short lint clean system
+
+build: $(STAMP)
+
+system:
+	@scripts/setup-system
+
+$(STAMP): $(NATIVE) $(BUILD_FILES) | system
+	@echo "building shardmos into $(VENV) ..."
+	@scripts/setup-python
+	@touch $@
+
+run: build
+	@$(BIN)/python examples/main_job.py
+
+# The order puts what fails soonest first; pytest's closing line is the last.
+test: build
+	@scripts/native-test gcc
+	@scripts/native-test sanitize
+	@scripts/native-test clang --if-there
+	@$(BIN)/python -m pytest $(PYTEST)
+
+conformance: build
+	@$(BIN)/python -m pytest -m conformance $(PYTEST)
+
+wheel: build
+	@$(BIN)/python -m build --outdir dist .
+
+# ---- the C library alone: one directory under build/ for each way to build it ----
+
+native-test: | build
+	@scripts/native-test gcc
+
+sanitize: | build
+	@scripts/native-test sanitize
+
+clang: | build
+	@scripts/setup-system clang
+	@scripts/native-test clang
+
+fuzz-short: | build
+	@scripts/setup-system clang
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+lint: build
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[lint]' --no-build-isolation
+	@$(BIN)/ruff check . && $(BIN)/mypy
+
+clean:
+	rm -rf build dist $(VENV) shardmos/_native.*

@@ -1,0 +1,47 @@
+/* The C side of the binding; see bridge.h. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "bridge.h"
+
+static void enter(void *arg) {
+    smos_py_gil_t *gil = arg;
+    gil->state = (int)PyGILState_Ensure();
+}
+
+static void leave(void *arg) {
+    const smos_py_gil_t *gil = arg;
+    PyGILState_Release((PyGILState_STATE)gil->state);
+}
+
+void smos_py_use_gil(smos_shard_t *shard, smos_py_gil_t *gil) {
+    smos_shard_set_bracket(shard, enter, leave, gil);
+}
+
+int smos_py_flow_info(smos_shard_t *shard, smos_flow_t flow, smos_flow_info_t *out) {
+    return smos_shard_api()->flow_info(smos_shard_engine(shard), flow, out);
+}
+
+int smos_py_drop(smos_shard_t *shard) {
+    return smos_shard_api()->drop(smos_shard_engine(shard));
+}
+
+int smos_py_reset(smos_shard_t *shard, smos_flow_t flow) {
+    return smos_shard_api()->reset(smos_shard_engine(shard), flow);
+}
+
+int smos_py_stop(smos_shard_t *shard, smos_flow_t flow, int side) {
+    return smos_shard_api()->stop(smos_shard_engine(shard), flow, side);
+}
+
+int smos_py_emit(smos_shard_t *shard, const char *topic, const void *data, size_t length) {
+    return smos_shard_api()->emit(smos_shard_engine(shard), topic, data, length);
+}
+
+void smos_py_log(smos_shard_t *shard, int level, const char *text) {
+    smos_shard_api()->log(smos_shard_engine(shard), level, text);
+}
+
+int64_t smos_py_now_ns(smos_shard_t *shard) {
+    return smos_shard_api()->now_ns(smos_shard_engine(shard));
+}
