@@ -173,11 +173,12 @@ static int open_hand(hand_t *hand, int fd, uint32_t ring_bytes)
     if (ftruncate(fd, (off_t)bytes) != 0) return -errno;
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED) return -errno;
-    hand->memory = memory;
-    hand->bytes = bytes;
+    *hand = (hand_t){ .memory = memory, .bytes = bytes };
     hand->clock_ns = INT64_MIN / 2;
     hand->ring = smos__ring_init(memory, ring_bytes);
-    return hand->ring != NULL ? 0 : -ENOMEM;
+    if (hand->ring != NULL) return 0;
+    munmap(memory, bytes);
+    return -ENOMEM;
 }
 
 smos_dealer_t *smos_dealer_open(const char *const *paths, int count, const smos_replay_options_t *options, const int *fds, int workers,
