@@ -52,7 +52,7 @@ def main() -> int:
     )
     report.attempt(lambda: _compare(setup, report))
     report.notes.append(
-        "Every capture has about as many packets: N handshakes, then rounds in which each flow sends once, in an order that"
+        "Every capture has as many packets: N handshakes, then rounds in which each flow sends once, in an order that"
         "\nchanges from round to round. The first columns hold all of it, with the page faults of a table that fills."
     )
     return report.finish(setup)

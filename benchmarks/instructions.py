@@ -42,7 +42,8 @@ def _captures(setup: Setup) -> dict[str, Capture]:
 def main() -> int:
     setup = arguments(__doc__, runs=1)
     report = Report(
-        "Instructions per packet (callgrind, x86-64-v3)", ("capture", "engine: deliver", "engine: track", "floor", "libpcap loop")
+        "Instructions per packet (callgrind; the engine built for x86-64-v3)",
+        ("capture", "engine: deliver", "engine: track", "floor", "libpcap loop"),
     )
     captures = _captures(setup)
     counted: dict[tuple[str, str], str] = {}
@@ -61,7 +62,7 @@ def main() -> int:
     report.attempt(lambda: count("libpcap loop", "count_pcap"))
     for kind in captures:
         report.row(kind, *(counted.get((kind, label), "-") for label in report.header[1:]))
-    report.notes.append("Counted in the packet loop and the ending of open flows only, from the first packet to the last.")
+    report.notes.append("Counted in the packet loop and the ending of open flows only; start and layout are left out.")
     profile = setup.cache / "callgrind.http.engine-deliver"
     if counted.get(("http", "engine: deliver")) and shutil.which("callgrind_annotate"):
         report.notes.append(f"Functions: callgrind_annotate {profile}")

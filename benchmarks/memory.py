@@ -16,8 +16,8 @@ def _measure(setup: Setup, report: Report) -> None:
     result = measure([program(setup, "engine_run"), made.path, "--max-flows", str(flows), "--segments"])
     check_counts(result, made)
     if result["alive"] != flows:
-        raise Wrong(f"{result['alive']} flows were alive at the end, not {flows}: the number per flow would mean nothing")
-    report.row("process: anonymous and shared memory in use", f"{result['memory']:,}", f"{result['memory'] / flows:.1f}")
+        raise Wrong(f"{result['alive']} flows were alive at the end, not {flows}: the number per flow means nothing")
+    report.row("process: memory in use", f"{result['memory']:,}", f"{result['memory'] / flows:.1f}")
     for name, segment in result["segments"].items():
         report.row(f"segment {name}: laid out", f"{segment['size']:,}", f"{segment['size'] / flows:.1f}")
         report.row(f"segment {name}: in use", f"{segment['used']:,}", f"{segment['used'] / flows:.1f}")
@@ -29,8 +29,8 @@ def main() -> int:
     report = Report("Memory of one worker with N flows alive", ("what", "bytes", "per flow"))
     report.attempt(lambda: _measure(setup, report))
     report.notes.append(
-        "All told: everything the process has touched, code and program start included; not the mapped capture, which is"
-        "\nthe page cache's. Measured at the capture's end, while every flow is still open."
+        "All told: everything the process has touched, its start included; not the mapped capture, which is the page"
+        "\ncache's. Measured at the capture's end, while every flow is still open."
     )
     return report.finish(setup)
 

@@ -7,8 +7,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from common import Capture, Missing, Report, Result, Setup, Times, alternate, arguments, capture, check_counts
-from common import floor_slots, measure, program
+from common import (
+    Capture,
+    Missing,
+    Report,
+    Result,
+    Setup,
+    Times,
+    alternate,
+    arguments,
+    capture,
+    check_counts,
+    floor_slots,
+    measure,
+    program,
+)
 
 
 def _checked(command: list[str | Path], made: Capture, who: str, streams: bool) -> Result:
@@ -62,7 +75,7 @@ def main() -> int:
     )
     report.attempt(lambda: _compare(setup, report, "http", judged=True))
     report.attempt(lambda: _compare(setup, report, "ooo", judged=False))
-    report.notes.append("Whole processes: start-up, page faults and tear-down included. Byte counts are the generator's.")
+    report.notes.append("Whole processes: start-up, page faults and tear-down included. Counts are the generator's.")
     return report.finish(setup)
 
 
