@@ -56,8 +56,8 @@ _HOMES = {
     "client": ("AsyncClient", "Client"),
     "errors": ("CaptureError", "ModuleError", "SegmentError", "ShardmosError", "UsageError"),
     "events": (
-        "ANOMALY", "BOTH", "CLIENT", "CONN_END", "CONN_SETUP", "CONN_START", "ERROR", "GAP", "NEW_DATA", "ORPHAN", "PKT_IN",
-        "RECEIVER", "REXMIT", "SENDER", "SERVER", "STATE_CHANGE", "TCP_STATE_CHANGE",
+        "ANOMALY", "BOTH", "CLIENT", "CONN_END", "CONN_SETUP", "CONN_START", "ERROR", "GAP", "NEW_DATA", "ORPHAN",
+        "PKT_IN", "RECEIVER", "REXMIT", "SENDER", "SERVER", "STATE_CHANGE", "TCP_STATE_CHANGE",
         "EndReason", "Event", "Hook", "Side", "TcpState",
     ),
     "flow": ("Flow",),

@@ -343,7 +343,7 @@ class Shard:
         return boxes[0]
 
     def commit(self, box: Box) -> Box | None:
-        """COMMIT between runs: the box joins the chain, or takes the place of the one of its name, which is returned."""
+        """COMMIT between runs: the box joins the chain, or replaces the active one of its name, which is returned."""
         pointer, old = self._open(), ffi.new("smos_box_t **")
         result = lib.smos_shard_commit(pointer, box._held(), old)
         if result == -errno.ENOSPC:
