@@ -1,0 +1,134 @@
+"""flows(): the flows of a capture, as a generator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from shardmos.errors import UsageError
+from shardmos.flow import Flow, split_records
+from shardmos.workers.capture import check_workers, drive, make_config, source_paths
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def flows(
+    source: Source,
+    *,
+    filter: str | None = None,
+    key: str = "5tuple",
+    checksums: str = "verify",
+    hash: str | None = None,
+    workers: int = 1,
+    **config: Any,
+) -> Iterator[Flow]:
+    """The flows of a capture, each given out when it ends.
+
+    `source` is a path, a list of paths (read as one sequence in time order), or "-" for standard input. `filter` is in
+    pcap syntax over the innermost IP packet. `hash="sha256"` fills `sha256` and `ranges`. `workers` above 1 reads with
+    that many processes; the flows are the same, their order may differ. Further keywords are the fields of
+    `ShardConfig`, as in `memory="256M"` or `timeout_udp=30`.
+
+    Leaving the loop early frees everything. Raises ShardmosError (one line) for what cannot be read; of a capture that is
+    cut in the middle of a packet the flows before the cut come first.
+    """
+    return _flows(FlowReader(source, filter=filter, key=key, checksums=checksums, hash=hash, workers=workers, **config))
+
+
+def _flows(reader: FlowReader) -> Iterator[Flow]:
+    try:
+        for batch in reader.batches():
+            yield from batch
+    finally:
+        reader.close()
+
+
+class FlowReader:
+    """What flows() and the command line share: batches of flows, and afterwards the counters."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        filter: str | None = None,
+        hash: str | None = None,
+        workers: int = 1,
+        annotator: Any = None,
+        **config: Any,
+    ) -> None:
+        if hash not in (None, "sha256"):
+            raise UsageError(f"hash: {hash!r}; the one there is is sha256")
+        self._workers = check_workers(workers)
+        make_config(config)  # for its errors
+        self._paths = source_paths(source)
+        self._options = config
+        self._filter = filter
+        self._hash = hash
+        self._annotator = annotator
+        self._closers: list[Any] = []
+        self.counters: dict[str, int] = {}
+        """What was counted, once the batches are through."""
+
+    def batches(self) -> Iterator[list[Flow]]:
+        """Lists of flows as they end, empty ones where time went by without any."""
+        if self._workers > 1:
+            from shardmos.workers.pool import Pool
+
+            pool = Pool(self._paths, self._workers, self._options, filter=self._filter, annotator=self._make_annotator)
+            self._closers.append(pool)
+            try:
+                for records, extras in pool.batches():
+                    rows = split_records(records)
+                    if extras is None:
+                        yield [Flow(row) for row in rows]
+                    else:
+                        yield [Flow(row, extra) for row, extra in zip(rows, extras, strict=True)]
+            finally:
+                self.counters = pool.counters
+            return
+        yield from self._alone()
+
+    def _make_annotator(self) -> Any:
+        if self._annotator is not None:
+            return self._annotator
+        if self._hash:
+            from shardmos.stream_hash import Hasher
+
+            return Hasher()
+        return None
+
+    def _alone(self) -> Iterator[list[Flow]]:
+        from shardmos.workers.shard import Shard
+
+        shard = Shard(make_config(self._options, records=True))
+        self._closers.append(shard)
+        annotator = self._make_annotator()
+        if annotator is not None:
+            from shardmos.workers.host import attach
+
+            attach(shard, annotator)
+        if self._filter:
+            shard.set_filter(self._filter)
+        shard.open_captures(self._paths)
+        try:
+            if annotator is None:
+                for data in drive(shard):
+                    yield [Flow(record) for record in split_records(data)]
+            else:
+                take = annotator.take
+                for data in drive(shard):
+                    flows = [Flow(record) for record in split_records(data)]
+                    for flow in flows:
+                        flow._hashes = take(flow.handle)
+                    yield flows
+        finally:
+            self.counters = shard.stats().counters
+
+    def close(self) -> None:
+        """Frees everything. Twice is once."""
+        while self._closers:
+            self._closers.pop().close()
+
+
+__all__ = ["Flow", "FlowReader", "flows"]

@@ -1,0 +1,149 @@
+"""Drives a shard over a capture to its end, giving out record batches: one loop for flows(), run() and pool workers."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from shardmos.errors import CaptureError, UsageError
+
+if TYPE_CHECKING:
+    from shardmos.workers.shard import Shard, ShardConfig
+
+TURN_SECONDS = 0.05
+_PACKED_MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+_OWN = {"worker", "workers", "owner_seed", "records", "publish", "live", "stats_fd", "state_fd", "breadcrumb_fd"}
+_WORDS = {
+    "key": ("5tuple", "vlan"),
+    "checksums": ("verify", "ignore"),
+}
+
+
+def drive(shard: Shard, on_events: Callable[[bytes], None] | None = None) -> Iterator[bytes]:
+    """Runs the open shard to its end and yields batches of records, b"" at turns without any.
+
+    When the capture is damaged, what came before the damage is yielded first, then CaptureError is raised.
+    """
+    from shardmos.workers.shard import Run
+
+    while True:
+        result = shard.run(TURN_SECONDS)
+        if on_events is not None and (events := shard.take_events()):
+            on_events(events)
+        yield shard.take_records()
+        if result & (Run.END | Run.FAILED):
+            break
+        if result & Run.IDLE:
+            _wait(shard)
+    failure = shard.error if result & Run.FAILED else ""
+    while True:
+        result = shard.finish("capture_end")
+        if on_events is not None and (events := shard.take_events()):
+            on_events(events)
+        yield shard.take_records()
+        if result & Run.END:
+            break
+    if failure:
+        raise CaptureError(failure)
+
+
+def _wait(shard: Shard) -> None:
+    """Sleeps until the port has packets, in steps short enough for Ctrl-C to be felt everywhere."""
+    seconds = shard.wait_seconds()
+    timeout = 0.5 if seconds is None else min(seconds, 0.5)
+    descriptor = shard.fileno()
+    if timeout > 0:
+        select.select([descriptor] if descriptor >= 0 else [], [], [], timeout)
+
+
+def source_paths(source: Any) -> list[str]:
+    """The paths of a source: one path, several, or "-" for standard input. CaptureError for what cannot be read."""
+    if isinstance(source, str | bytes | os.PathLike):
+        source = [source]
+    try:
+        paths = [os.fsdecode(path) for path in source]
+    except TypeError:
+        raise UsageError(f"a capture is given as a path or a list of paths, not {source!r}") from None
+    if not paths:
+        raise UsageError('no capture given: name a file, or "-" for standard input')
+    if paths.count("-") > 1:
+        raise UsageError('standard input ("-") can be read only once')
+    for path in paths:
+        _check_path(path)
+    return paths
+
+
+def _check_path(path: str) -> None:
+    if path == "-":
+        return
+    if "\0" in path:
+        raise CaptureError(f"{path!r}: a path has no NUL character")
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise CaptureError(f"{path}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        raise CaptureError(f"{path}: is a directory; name a capture file in it")
+    if not os.access(path, os.R_OK):
+        raise CaptureError(f"{path}: not readable by you; check its permissions")
+
+
+def is_mappable(paths: list[str]) -> bool:
+    """Plain files, which every worker can read by itself."""
+    for path in paths:
+        if path == "-" or not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            if file.read(4).startswith(_PACKED_MAGIC):
+                return False
+    return True
+
+
+def make_config(options: dict[str, Any], **fixed: Any) -> ShardConfig:
+    """A shard's configuration from a caller's keywords. UsageError names what is no option."""
+    from shardmos.workers.shard import ShardConfig
+
+    known = set(ShardConfig.__slots__) - _OWN
+    for name in options:
+        if name not in known:
+            raise UsageError(f"no option {name!r}; there are {', '.join(sorted(known))}")
+    for name, words in _WORDS.items():
+        if name in options and options[name] not in words:
+            raise UsageError(f"{name}: {options[name]!r}; choose one of {', '.join(words)}")
+    if isinstance(options.get("memory"), str):
+        options = {**options, "memory": parse_size(options["memory"])}
+    return ShardConfig(**options, **fixed)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from text as in "64M" or "1GiB"; powers of 1024."""
+    units = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+    word = text.strip().lower()
+    for ending in ("ib", "b"):
+        word = word.removesuffix(ending)
+    number, unit = (word[:-1], word[-1:]) if word[-1:].isalpha() else (word, "")
+    try:
+        if unit not in units:
+            raise ValueError
+        size = int(float(number) * 1024 ** units[unit])
+    except (ValueError, OverflowError):
+        raise UsageError(f"memory: {text!r} is no size; give bytes, or a number with K, M or G") from None
+    if size <= 0:
+        raise UsageError(f"memory: {text!r}; give a size above 0")
+    return size
+
+
+def check_workers(workers: int) -> int:
+    """UsageError where `workers` is no number of processes that makes sense here."""
+    cores = os.cpu_count() or 1
+    limit = min(64, 4 * cores)
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise UsageError(f"workers: {workers!r}; give a whole number from 1 on")
+    if workers > limit:
+        raise UsageError(f"{workers} workers are more than make sense on {cores} cores; give at most {limit}")
+    return workers
+
+
