@@ -11,12 +11,14 @@ A script is read line by line; `#` begins a comment.
     < S. 0(0) ack 1
     +0.5 > P. 1(5) ack 1 "hello" bad checksum
 
-A segment: its time in seconds (or `+` seconds after the last; default +0.001), `>` from the client or `<` from the server, the flags
-(S F R P U E W, `.` for ACK, `-` for none), the sequence number relative to the sender's SYN and in parentheses the payload's
-length (`1:6(5)` means the same), `ack` relative to the peer's SYN, `win` as on the wire (default 65535), `urg`, options, and the payload:
-in quotes, or `X*5`, or by default the letters a to z (server: A to Z) of the place in the stream, the same in every copy.
+A segment: its time in seconds (or `+` seconds after the last; default +0.001), `>` from the client or `<` from the
+server, the flags (S F R P U E W, `.` for ACK, `-` for none), the sequence number relative to the sender's SYN and in
+parentheses the payload's length (`1:6(5)` means the same), `ack` relative to the peer's SYN, `win` as on the wire
+(default 65535), `urg`, options, and the payload: in quotes, or `X*5`, or by default the letters a to z (server: A to
+Z) of the place in the stream, the same in every copy.
 
-After a segment, what it must have caused; states, and of GAP, ANOMALY, ERROR, REXMIT, SETUP, ORPHAN exactly those that are listed:
+After a segment, what it must have caused; states, and of GAP, ANOMALY, ERROR, REXMIT, SETUP, ORPHAN exactly those
+that are listed:
 
     * client ESTABLISHED server ESTABLISHED
     * DATA server 0 "hello"              the *receiving* side, the offset, the bytes (or their length in parentheses)
@@ -31,7 +33,8 @@ At the end, of each flow (the first, unless `= flow 2` stands before):
     = end_reason fin                     and any other property of shardmos.Flow; pairs are `client server`
     = flows 1
 
-Beside what a script says, every flow must start once, end once on each side for the same reason, and deliver contiguous bytes.
+Beside what a script says, every flow must start once, end once on each side for the same reason, and deliver
+contiguous bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs a flow script through a shard of the engine with a recording middlebox, and compares what happened with the script."""
+"""Runs a flow script through a shard with a recording middlebox, and compares what happened with the script."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def run(script: Script, directory: Path) -> Trace:
         while not done & Run.END:
             done = shard.finish("capture_end")
             records += shard.take_records()
-        errors = [module.errors for module in shard.stats().modules if module.name == "recorder"]
+        errors = [module["errors"] for module in shard.stats().modules if module["name"] == "recorder"]
         assert errors == [0], "the recorder itself failed"
     trace.flows = sorted((Flow(record) for record in split_records(bytes(records))), key=lambda flow: flow.start_ns)
     return trace

@@ -57,7 +57,7 @@ def test_a_wrong_expectation_fails(script: str, difference: str, tmp_path: Path)
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(line: str) -> None:
-    with pytest.raises(ScriptError, match="script.flow:2"):
+    with pytest.raises(ScriptError, match=r"script\.flow:2"):
         parse(f"# comment\n{line}\n= flows 1")
 
 
