@@ -22,7 +22,7 @@ static void expect_same(const content_t *ours, const content_t *reference, const
                 && memcmp(x->data, y->data, x->caplen) == 0;
         if (same) continue;
         fprintf(stderr, "%s: frame %d differs: libpcap %u/%u link %u time %lld", path, i + 1, y->caplen, y->len, y->linktype, (long long)y->time_ns);
-        if (x != NULL) fprintf(stderr, ", ours %u/%u link %u time %lld", x->caplen, x->len, x->linktype, (long long)x->time_ns);
+        if (x != NULL) fprintf(stderr, "; ours %u/%u link %u time %lld", x->caplen, x->len, x->linktype, (long long)x->time_ns);
         fprintf(stderr, "; ours ended with %s\n", ours->error);
         CHECK(same);
     }

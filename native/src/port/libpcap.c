@@ -14,6 +14,7 @@ typedef struct reference {
     pcap_t *pcap;
     struct pcap_pkthdr *held; /* read, but there was no room for it in the last burst */
     const uint8_t *held_data;
+    int over; /* what pcap_next_ex gave at the end: asked again it would forget an error */
     uint8_t room[ROOM];
 } reference_t;
 
@@ -22,11 +23,12 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
     reference_t *r = (reference_t *)port;
     smos__capture_t *c = &r->capture;
     if (c->failed) return SMOS__PORT_FAILED;
-    int n = 0, got = 1;
+    int n = 0, got;
     size_t used = 0;
-    while (n < max) {
+    while (n < max && r->over == 0) {
         if (r->held == NULL && (got = pcap_next_ex(r->pcap, &r->held, &r->held_data)) != 1) {
             r->held = NULL;
+            r->over = got;
             break;
         }
         uint32_t caplen = r->held->caplen < ROOM ? r->held->caplen : ROOM;
@@ -39,7 +41,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
     }
     port->stats.packets += (uint64_t)n;
     if (n > 0) return n;
-    if (got == PCAP_ERROR_BREAK) return SMOS__PORT_END;
+    if (r->over == PCAP_ERROR_BREAK) return SMOS__PORT_END;
     return smos__capture_fail(c, "cannot be read further: %s", pcap_geterr(r->pcap));
 }
 
