@@ -29,7 +29,14 @@ T = TypeVar("T", int, float, str, bool)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}\Z")
-_HOOKED = {Event.PKT_IN, Event.CONN_START, Event.REXMIT, Event.TCP_STATE_CHANGE, Event.CONN_SETUP, Event.ANOMALY}
+# The events that are raised at hooks, and the hook where a handler gives none. Those of native/src/module/box.c.
+DEFAULT_HOOKS = {
+    Event.PKT_IN: Hook.SENDER,
+    Event.CONN_START: Hook.SENDER,
+    Event.CONN_SETUP: Hook.RECEIVER,
+    Event.REXMIT: Hook.RECEIVER,
+    Event.TCP_STATE_CHANGE: Hook.BOTH,
+}
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
@@ -124,7 +131,7 @@ def on(event: Event | int, *, side: Side | int | None = None, hook: Hook | int |
         )
     except ValueError as error:
         raise ModuleError(f"@on({event!r}, side={side!r}, hook={hook!r}): {error}") from None
-    if wanted[2] is not None and wanted[0] not in _HOOKED:
+    if wanted[2] is not None and wanted[0] not in DEFAULT_HOOKS:
         raise ModuleError(f"@on({wanted[0].name}): this event has no hook; leave hook= out")
 
     def mark(method: F) -> F:

@@ -16,7 +16,7 @@ import msgpack
 from shardmos.errors import ModuleError, ShardmosError
 from shardmos.events import Event, Hook, Side, TcpState, anomaly_name, end_reason_text, limit_text
 from shardmos.flow import Flow
-from shardmos.middlebox import Gap, Handler, Middlebox, State
+from shardmos.middlebox import DEFAULT_HOOKS, Gap, Handler, Middlebox, State
 from shardmos.workers.binding import ffi
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_KEPT_ERRORS = 10
 MAX_TRACEBACK = 16_384
-_DEFAULT_HOOKS = {Event.PKT_IN: Hook.SENDER, Event.CONN_START: Hook.SENDER}
 _NULL = ffi.NULL
 
 
@@ -286,9 +285,7 @@ class Host:
             if event is Event.CONN_END:
                 continue
             sides = {int(Side.BOTH if handler.side is None else handler.side) for handler in group}
-            hooks = {int(handler.hook or _DEFAULT_HOOKS.get(event, 0)) for handler in group}
-            if len(hooks) > 1 and 0 in hooks:
-                raise ModuleError(f"{type(self.middlebox).name}: give hook= to all handlers of {event.name} or to none")
+            hooks = {int(handler.hook or DEFAULT_HOOKS.get(event, 0)) for handler in group}
             hook = 0
             for each in hooks:
                 hook |= each
@@ -304,7 +301,7 @@ class Host:
         parts = []
         for handler in group:
             own_side = int(Side.BOTH if handler.side is None else handler.side)
-            own_hook = int(handler.hook or _DEFAULT_HOOKS.get(event, 0))
+            own_hook = int(handler.hook or DEFAULT_HOOKS.get(event, 0))
             call = self._one(event, getattr(self.middlebox, handler.method), handler.wants)
             parts.append((call, None if own_side in (side, 2) else own_side, None if own_hook == hook else own_hook))
         if len(parts) == 1:
