@@ -18,6 +18,16 @@ struct smos__filter {
 /* libpcap before 1.8 compiles into global state, and newer ones still share the name resolver's. */
 static pthread_mutex_t compiling = PTHREAD_MUTEX_INITIALIZER;
 
+/* Linux answers loads from negative offsets (SKF_AD_OFF) with what it knows about a packet; bpf_filter would just not match. */
+static int asks_the_kernel(const struct bpf_program *program)
+{
+    for (u_int i = 0; i < program->bf_len; i++) {
+        const struct bpf_insn *insn = &program->bf_insns[i];
+        if (BPF_CLASS(insn->code) == BPF_LD && BPF_MODE(insn->code) == BPF_ABS && (int32_t)insn->k < 0) return 1;
+    }
+    return 0;
+}
+
 static int compile(struct bpf_program *program, const char *text, char *error, size_t error_size)
 {
     pcap_t *pcap = pcap_open_dead(DLT_RAW, SNAPLEN);
@@ -32,6 +42,11 @@ static int compile(struct bpf_program *program, const char *text, char *error, s
             if ((unsigned char)*c < ' ') *c = ' ';
     }
     pcap_close(pcap);
+    if (!failed && asks_the_kernel(program)) {
+        pcap_freecode(program);
+        snprintf(error, error_size, "inbound, outbound and ifindex are not known of a packet in a flow");
+        failed = 1;
+    }
     return failed ? -1 : 0;
 }
 
