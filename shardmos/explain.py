@@ -208,5 +208,3 @@ def _distance(number: int, base: int) -> int:
 
 def _pair(pair: tuple[int, int]) -> str:
     return f"{pair[0]} > {pair[1]} <"
-
-

@@ -68,7 +68,7 @@ class Flow:
 
     __slots__ = ("_hashes", "_record")
 
-    def __init__(self, record: bytes, hashes: tuple[Any, Any] | None = None) -> None:
+    def __init__(self, record: bytes, hashes: Any = None) -> None:
         """`record` is RECORD_SIZE bytes; `hashes` is (sha256 pair, ranges pair) where hashes were asked for."""
         self._record = record
         self._hashes = hashes
@@ -265,7 +265,10 @@ class Flow:
     @property
     def sha256(self) -> tuple[str | None, str | None] | None:
         """Hash of what each end's stream delivered, None where it delivered nothing; None without `hash="sha256"`."""
-        return self._hashes[0] if self._hashes else None
+        if not self._hashes:
+            return None
+        client, server = self._hashes[0]
+        return client, server
 
     @property
     def ranges(self) -> tuple[list[Run] | None, list[Run] | None] | None:

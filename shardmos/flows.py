@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from shardmos.errors import UsageError
 from shardmos.flow import Flow, split_records
-from shardmos.workers.capture import check_workers, drive, make_config, source_paths
+from shardmos.workers.capture import check_workers, drive, make_config, source_paths, take_extras
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -45,7 +45,11 @@ def _flows(reader: FlowReader) -> Iterator[Flow]:
 
 
 class FlowReader:
-    """What flows() and the command line share: batches of flows, and afterwards the counters."""
+    """What flows() and the command line share: batches of flows, and afterwards the counters.
+
+    `annotators` make, in each worker, middleboxes whose `take(handle)` gives plain data for an ended flow; `on_extras` gets
+    what each gave, in their order, before the flow is given out.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,8 @@ class FlowReader:
         filter: str | None = None,
         hash: str | None = None,
         workers: int = 1,
-        annotator: Any = None,
+        annotators: Sequence[Callable[[], Any]] = (),
+        on_extras: Callable[[list[Any]], None] | None = None,
         **config: Any,
     ) -> None:
         if hash not in (None, "sha256"):
@@ -65,7 +70,8 @@ class FlowReader:
         self._options = config
         self._filter = filter
         self._hash = hash
-        self._annotator = annotator
+        self._annotators = list(annotators)
+        self._on_extras = on_extras
         self._closers: list[Any] = []
         self.counters: dict[str, int] = {}
         """What was counted, once the batches are through."""
@@ -75,55 +81,55 @@ class FlowReader:
         if self._workers > 1:
             from shardmos.workers.pool import Pool
 
-            pool = Pool(self._paths, self._workers, self._options, filter=self._filter, annotator=self._make_annotator)
+            pool = Pool(
+                self._paths, self._workers, self._options, filter=self._filter, annotators=self._make_annotators
+            )
             self._closers.append(pool)
-            try:
-                for records, extras in pool.batches():
-                    rows = split_records(records)
-                    if extras is None:
-                        yield [Flow(row) for row in rows]
-                    else:
-                        yield [Flow(row, extra) for row, extra in zip(rows, extras, strict=True)]
-            finally:
-                self.counters = pool.counters
-            return
-        yield from self._alone()
-
-    def _make_annotator(self) -> Any:
-        if self._annotator is not None:
-            return self._annotator
-        if self._hash:
-            from shardmos.stream_hash import Hasher
-
-            return Hasher()
-        return None
+            for records, extras in pool.batches():
+                yield self._batch(records, extras)
+            self.counters = pool.counters
+        else:
+            yield from self._alone()
 
     def _alone(self) -> Iterator[list[Flow]]:
+        from shardmos.workers.host import attach
         from shardmos.workers.shard import Shard
 
         shard = Shard(make_config(self._options, records=True))
         self._closers.append(shard)
-        annotator = self._make_annotator()
-        if annotator is not None:
-            from shardmos.workers.host import attach
-
+        annotators = self._make_annotators()
+        for annotator in annotators:
             attach(shard, annotator)
+        self._closers.extend(annotator for annotator in annotators if hasattr(annotator, "close"))
         if self._filter:
             shard.set_filter(self._filter)
         shard.open_captures(self._paths)
         try:
-            if annotator is None:
-                for data in drive(shard):
-                    yield [Flow(record) for record in split_records(data)]
-            else:
-                take = annotator.take
-                for data in drive(shard):
-                    flows = [Flow(record) for record in split_records(data)]
-                    for flow in flows:
-                        flow._hashes = take(flow.handle)
-                    yield flows
+            for records in drive(shard):
+                yield self._batch(records, take_extras(annotators, records))
         finally:
             self.counters = shard.stats().counters
+
+    def _make_annotators(self) -> list[Any]:
+        made = [make() for make in self._annotators]
+        if self._hash:
+            from shardmos.stream_hash import Hasher
+
+            made.insert(0, Hasher())
+        return made
+
+    def _batch(self, records: bytes, extras: list[list[Any]] | None) -> list[Flow]:
+        rows = split_records(records)
+        if not extras:
+            return [Flow(row) for row in rows]
+        if self._hash:
+            flows = [Flow(row, extra.pop(0)) for row, extra in zip(rows, extras, strict=True)]
+        else:
+            flows = [Flow(row) for row in rows]
+        if self._on_extras is not None:
+            for extra in extras:
+                self._on_extras(extra)
+        return flows
 
     def close(self) -> None:
         """Frees everything. Twice is once."""

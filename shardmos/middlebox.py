@@ -1,14 +1,14 @@
 """A middlebox in Python: a class with a filter, typed parameters and handlers (docs/write-a-middlebox.md).
 
-    class Quota(Middlebox):
-        filter = "tcp port 80"
-        limit = param(1_000_000, help="bytes a client may send")
+class Quota(Middlebox):
+    filter = "tcp port 80"
+    limit = param(1_000_000, help="bytes a client may send")
 
-        @on(NEW_DATA, side=SERVER)
-        def count(self, flow, data):
-            flow.state.seen += len(data)
-            if flow.state.seen > self.limit:
-                flow.reset()
+    @on(NEW_DATA, side=SERVER)
+    def count(self, flow, data):
+        flow.state.seen += len(data)
+        if flow.state.seen > self.limit:
+            flow.reset()
 """
 
 from __future__ import annotations
@@ -214,7 +214,9 @@ class Middlebox:
         return {
             name: value
             for name, value in vars(self).items()
-            if not name.startswith("_") and name not in self.parameters and isinstance(value, int | float | str | list | dict)
+            if not name.startswith("_")
+            and name not in self.parameters
+            and isinstance(value, int | float | str | list | dict)
         }
 
     @classmethod

@@ -54,7 +54,9 @@ def run(
     """
     if not middleboxes:
         raise UsageError("run() wants at least one middlebox; flows() lists the flows of a capture")
-    result = execute(source, [_module(each) for each in middleboxes], workers=workers, filter=filter, on_event=on_event, **config)
+    result = execute(
+        source, [_module(each) for each in middleboxes], workers=workers, filter=filter, on_event=on_event, **config
+    )
     warn(result)
     return result.summaries[0] if len(middleboxes) == 1 else result.summaries
 
@@ -211,7 +213,9 @@ def _module(given: Any) -> Module:
         return given()
     if isinstance(given, Middlebox | CModule):
         return given
-    raise UsageError(f"{given!r} is no middlebox; give an instance of a subclass of shardmos.Middlebox, or a module's name")
+    raise UsageError(
+        f"{given!r} is no middlebox; give an instance of a subclass of shardmos.Middlebox, or a module's name"
+    )
 
 
 def _name(module: Module) -> str:

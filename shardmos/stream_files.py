@@ -2,7 +2,8 @@
 
 `CLIENT.PORT-SERVER.PORT.N.client` has what the client sent, `….server` what the server sent; N counts the flows between
 the two from 1. A stream that delivered nothing has no file. `index.jsonl` has a line for each file, with its gaps: a gap
-is left out of the file, so bytes after it stand earlier there than in the stream.
+is left out of the file, so bytes after it stand earlier there than in the stream. The index is written by the process
+that reads the flows (`Index`): with several workers there is one of it and several writers of streams.
 """
 
 from __future__ import annotations
@@ -80,9 +81,9 @@ class StreamFiles(Middlebox):
         self.failure = ""
         self.files = 0
         self._seen: dict[str, int] = {}
+        self._ended: dict[int, list[dict[str, Any]]] = {}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._index = open(self._folder / INDEX, "w", encoding="ascii")  # noqa: SIM115  # closed with the streams
         except OSError as error:
             raise ShardmosError(f"--streams {folder}: {error.strerror}") from None
         self._open = _Open(self._folder)
@@ -125,27 +126,50 @@ class StreamFiles(Middlebox):
 
     @on(CONN_END)
     def end(self, flow: Any) -> None:
+        lines = []
         for side in (Side.SERVER, Side.CLIENT):
             stream = flow.state.streams[side]
             if stream is None:
                 continue
             self._open.close(stream.name)
-            line = {
-                "file": stream.name if stream.written else None,
-                "stream": stream.name,
-                "bytes": stream.written,
-                "gap_bytes": stream.gap_bytes,
-                "gaps": stream.gaps,
-            }
-            print(json.dumps(line), file=self._index)
+            lines.append(
+                {
+                    "stream": stream.name,
+                    "bytes": stream.written,
+                    "gap_bytes": stream.gap_bytes,
+                    "gaps": stream.gaps,
+                }
+            )
+        if lines:
+            self._ended[flow.handle] = lines
+
+    def take(self, handle: int) -> list[dict[str, Any]] | None:
+        """The index's lines for an ended flow. ShardmosError once a file could not be written."""
+        if self.failure:
+            raise ShardmosError(self.failure)
+        return self._ended.pop(handle, None)
 
     def close(self) -> None:
         """Closes every file. Twice is once."""
         self._open.close_all()
-        self._index.close()
-
-    def take(self, handle: int) -> Any:
-        return None
 
     def summary(self) -> Any:
         return {"files": self.files}
+
+
+class Index:
+    """`index.jsonl` of a folder of streams."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self._file = open(Path(folder) / INDEX, "w", encoding="ascii")  # noqa: SIM115  # closed by close()
+        except OSError as error:
+            raise ShardmosError(f"--streams {folder}: {error.strerror}") from None
+
+    def add(self, lines: list[dict[str, Any]] | None) -> None:
+        for line in lines or ():
+            print(json.dumps(line), file=self._file)
+
+    def close(self) -> None:
+        self._file.close()

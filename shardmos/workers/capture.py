@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import select
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from shardmos.errors import CaptureError, UsageError
+from shardmos.flow import RECORD_SIZE
 
 if TYPE_CHECKING:
     from shardmos.workers.shard import Shard, ShardConfig
@@ -57,6 +59,15 @@ def _wait(shard: Shard) -> None:
     descriptor = shard.fileno()
     if timeout > 0:
         select.select([descriptor] if descriptor >= 0 else [], [], [], timeout)
+
+
+def take_extras(annotators: list[Any], records: bytes) -> list[list[Any]] | None:
+    """What each annotator has for each record of a batch; None without annotators."""
+    if not annotators:
+        return None
+    takes = [annotator.take for annotator in annotators]
+    handles = [int.from_bytes(records[at : at + 8], sys.byteorder) for at in range(0, len(records), RECORD_SIZE)]
+    return [[take(handle) for take in takes] for handle in handles]
 
 
 def source_paths(source: Any) -> list[str]:
@@ -145,5 +156,3 @@ def check_workers(workers: int) -> int:
     if workers > limit:
         raise UsageError(f"{workers} workers are more than make sense on {cores} cores; give at most {limit}")
     return workers
-
-

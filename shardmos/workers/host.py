@@ -501,5 +501,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"emit(): {type(value).__name__} cannot be sent; use numbers, texts, bytes, lists and dicts")
-
-

@@ -63,7 +63,9 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
         else:
             raise ModuleError(f"module {spec!r}: {part!r} is no key=value")
     if not name:
-        raise ModuleError(f"module {spec!r} has no name; give a .py file, a .c file or the name of one that is built in")
+        raise ModuleError(
+            f"module {spec!r} has no name; give a .py file, a .c file or the name of one that is built in"
+        )
     return name, params
 
 

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from shardmos.errors import CaptureError, ShardmosError
-from shardmos.workers.capture import drive, is_mappable, make_config
+from shardmos.workers.capture import drive, is_mappable, make_config, take_extras
 
 RING_BYTES = 16 << 20
 PUBLISH = frozenset({"modules", "log"})
@@ -65,7 +65,7 @@ class _Child:
 class Pool:
     """Worker processes over one source. Close it, whatever happens; `batches` runs it to its end.
 
-    `annotator` makes, in each worker, a middlebox whose `take(handle)` goes with each record. `setup(shard)` puts modules into
+    `annotators` makes, in each worker, the middleboxes whose `take(handle)` goes with each record. `setup(shard)` puts modules into
     a worker's shard and returns what has `result()` and `release()`. After the end `counters` is the sum over workers and
     `results` has each worker's result.
     """
@@ -77,7 +77,7 @@ class Pool:
         options: dict[str, Any],
         *,
         filter: str | None = None,
-        annotator: Callable[[], Any] = lambda: None,
+        annotators: Callable[[], list[Any]] = list,
         setup: Callable[[Any], Any] | None = None,
         records: bool = True,
         on_events: Callable[[bytes], None] | None = None,
@@ -90,7 +90,7 @@ class Pool:
         self._workers = workers
         self._options = options
         self._filter = filter
-        self._annotator = annotator
+        self._annotators = annotators
         self._setup = setup
         self._records = records
         self._on_events = on_events
@@ -134,8 +134,8 @@ class Pool:
 
     # ---- parent ----
 
-    def batches(self) -> Iterator[tuple[bytes, list[Any] | None]]:
-        """(records, what the annotator has for each) as they come, until all workers are through."""
+    def batches(self) -> Iterator[tuple[bytes, list[list[Any]] | None]]:
+        """(records, what the annotators have for each) as they come, until all workers are through."""
         with selectors.DefaultSelector() as selector:
             for child in self._children:
                 selector.register(child.fd, selectors.EVENT_READ, child)
@@ -154,13 +154,13 @@ class Pool:
         if self._cut:
             raise CaptureError(self._cut)
 
-    def _take(self, child: _Child) -> Iterator[tuple[bytes, list[Any] | None]]:
+    def _take(self, child: _Child) -> Iterator[tuple[bytes, list[list[Any]] | None]]:
         for kind, payload in child.frames():
             if kind == _RECORDS:
                 child.records = payload
             elif kind == _EXTRAS:
-                extras = msgpack.unpackb(payload, use_list=True, strict_map_key=False)
-                yield child.records or b"", None if extras is None else [_pairs(extra) for extra in extras]
+                extras = msgpack.unpackb(payload, strict_map_key=False)
+                yield child.records or b"", extras
             elif kind == _EVENTS:
                 if self._on_events is not None:
                     self._on_events(payload)
@@ -239,11 +239,12 @@ class Pool:
             owner_seed=self._seed,
         )
         shard = Shard(config)
-        annotator = self._annotator()
-        if annotator is not None:
+        annotators = self._annotators()
+        if annotators:
             from shardmos.workers.host import attach
 
-            attach(shard, annotator)
+            for annotator in annotators:
+                attach(shard, annotator)
         session = self._setup(shard) if self._setup is not None else None
         if self._filter:
             shard.set_filter(self._filter)
@@ -255,7 +256,7 @@ class Pool:
             for records in drive(shard, (lambda events: send(_EVENTS, events)) if self._on_events else None):
                 if records:
                     send(_RECORDS, records)
-                    send(_EXTRAS, msgpack.packb(_extras(annotator, records)))
+                    send(_EXTRAS, msgpack.packb(take_extras(annotators, records)))
         except CaptureError as error:
             send(_CUT, str(error).encode())
         result = session.result() if session is not None else None
@@ -264,20 +265,6 @@ class Pool:
         except (TypeError, ValueError, OverflowError) as error:
             raise ShardmosError(f"a summary cannot be sent from its worker: {error}") from None
         send(_RESULT, packed)
-
-
-def _extras(annotator: Any, records: bytes) -> list[Any] | None:
-    if annotator is None:
-        return None
-    from shardmos.flow import RECORD_SIZE
-
-    handles = (int.from_bytes(records[at : at + 8], sys.byteorder) for at in range(0, len(records), RECORD_SIZE))
-    return [annotator.take(handle) for handle in handles]
-
-
-def _pairs(extra: Any) -> Any:
-    """Hashes as the annotator gave them: (sha256 pair, ranges pair)."""
-    return tuple(map(tuple, extra)) if isinstance(extra, list) else extra
 
 
 def _deal(send: Callable[[bytes, bytes], None], dealer: Any) -> None:

@@ -1,0 +1,131 @@
+"""`shardmos`: finds the command and imports only that one; turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 usage, 130 ended by Ctrl-C, 141 nobody read the output any more.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from shardmos.errors import ShardmosError, UsageError
+
+# In the order of the help; the module of each defines a function of the command's name.
+COMMANDS = {
+    "flows": "flows", "run": "run", "up": "up", "push": "push", "ls": "ls", "rm": "rm", "rollback": "rollback",
+    "stats": "stats", "events": "events", "nic": "nic", "doctor": "doctor",
+}  # fmt: skip
+
+
+class _Commands(TyperGroup):
+    """Commands that are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, module in COMMANDS.items() if find_spec(f"shardmos.cli.{module}")]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        member = getattr(import_module(f"shardmos.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        if isinstance(member, typer.Typer):
+            command = typer.main.get_command(member)
+        else:
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(cmd_name)(member)
+            command = typer.main.get_command(alone)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="shardmos",
+    help="Stateful middleboxes over captures and live traffic.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"shardmos {version('shardmos')}")
+        except PackageNotFoundError:
+            print("shardmos (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point: never returns, never shows a traceback for what the user can mend."""
+    code = call(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _quiet()
+    sys.exit(code)
+
+
+def call(arguments: list[str]) -> int:
+    """Runs one command; its exit code."""
+    command: Any = typer.main.get_command(app)
+    try:
+        with command.make_context("shardmos", arguments) as context:
+            command.invoke(context)
+    except (click.exceptions.Exit, typer.Exit) as end:
+        return int(end.exit_code)
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            return 2
+        where = error.ctx.command_path if error.ctx is not None else "shardmos"
+        return _fail(f"{' '.join(error.format_message().split())} (see {where} --help)", 2)
+    except click.ClickException as error:
+        return _fail(" ".join(error.format_message().split()), 1)
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except ShardmosError as error:
+        return _fail(str(error), 1)
+    except (KeyboardInterrupt, click.Abort):
+        return _quiet(130)
+    except BrokenPipeError:
+        return _quiet()
+    except MemoryError:
+        return _fail("out of memory; give a smaller --memory", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    try:
+        sys.stdout.flush()  # the rows before the error come first
+    except BrokenPipeError:
+        _quiet()
+    print(f"shardmos: {message}", file=sys.stderr)
+    return code
+
+
+def _quiet(code: int = 141) -> int:
+    """Nobody reads standard output: what is still buffered for it goes nowhere."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass
+    return code
