@@ -1,0 +1,113 @@
+/* The functions that modules call. None aborts, whatever its arguments. */
+#include <errno.h>
+#include <string.h>
+
+#include "module/module.h"
+#include "shard/shard.h"
+
+#define MAX_EMIT 65536
+
+static smos_shard_t *shard_of(smos_engine_t *engine) { return (smos_shard_t *)engine; }
+smos_engine_t *smos_shard_engine(smos_shard_t *shard) { return (smos_engine_t *)shard; }
+
+
+static int api_flow_info(smos_engine_t *engine, smos_flow_t flow, smos_flow_info_t *out)
+{
+    if (!engine || !out) return -EINVAL;
+    smos_shard_t *s = shard_of(engine);
+    uint32_t i = smos__flow_find(&s->arena, flow);
+    if (i == SMOS__NO_FLOW) return -ESTALE;
+    smos__flow_info(s, i, out);
+    return 0;
+}
+
+
+static int api_drop(smos_engine_t *engine)
+{
+    if (!engine || !shard_of(engine)->events.in_packet) return -EINVAL;
+    shard_of(engine)->events.dropped = true;
+    return 0;
+}
+
+
+static int api_reset(smos_engine_t *engine, smos_flow_t flow)
+{
+    if (!engine) return -EINVAL;
+    smos_shard_t *s = shard_of(engine);
+    uint32_t i = smos__flow_find(&s->arena, flow);
+    if (i == SMOS__NO_FLOW || s->arena.hot[i].flags & SMOS__FLOW_ENDED) return -ESTALE;
+    s->arena.hot[i].flags |= SMOS__FLOW_RESET;
+    if (s->events.current) s->events.current->stats.resets++;
+    return 0;
+}
+
+
+static int api_stop(smos_engine_t *engine, smos_flow_t flow, int side)
+{
+    if (!engine || side < 0 || side > SMOS_BOTH) return -EINVAL;
+    smos_shard_t *s = shard_of(engine);
+    uint32_t i = smos__flow_find(&s->arena, flow);
+    if (i == SMOS__NO_FLOW) return -ESTALE;
+    if (!s->events.current) return -EINVAL;
+    return smos__events_stop(&s->events, i, s->events.current, side);
+}
+
+
+static int api_emit(smos_engine_t *engine, const char *topic, const void *data, size_t length)
+{
+    if (!engine || !topic || (!data && length)) return -EINVAL;
+    if (length > MAX_EMIT || strnlen(topic, 65) > 64) return -EMSGSIZE;
+    smos_shard_t *s = shard_of(engine);
+    smos_box_t *box = s->events.current;
+    if (!box) return -EINVAL;
+    box->stats.emitted++;
+    if (!(s->config.publish & SMOS_PUBLISH_MODULES)) return 0;
+    smos_flow_t flow = s->flow == SMOS__NO_FLOW ? 0 : smos__flow_handle(&s->arena, s->flow);
+    return smos__outbox_module(&s->outbox, s->now_ns, box->name, topic, flow, data, (uint32_t)length);
+}
+
+
+static void api_log(smos_engine_t *engine, int level, const char *text)
+{
+    if (!engine || !text) return;
+    smos_shard_t *s = shard_of(engine);
+    if (!(s->config.publish & SMOS_PUBLISH_LOG)) return;
+    if (!s->log_budget) {
+        s->outbox.lost++;
+        return;
+    }
+    s->log_budget--;
+    smos__outbox_log(&s->outbox, s->now_ns, s->events.current ? s->events.current->name : "", level, text);
+}
+
+
+static int64_t api_now_ns(smos_engine_t *engine) { return engine ? shard_of(engine)->now_ns : 0; }
+static uint64_t api_flow_count(smos_engine_t *engine) { return engine ? shard_of(engine)->arena.header->in_use : 0; }
+
+
+static const char *api_state_name(uint32_t state)
+{
+    static const char *const NAMES[] = {"CLOSED", "LISTEN", "SYN_SENT", "SYN_RECEIVED", "ESTABLISHED", "FIN_WAIT_1",
+                                        "FIN_WAIT_2", "CLOSE_WAIT", "CLOSING", "LAST_ACK", "TIME_WAIT"};
+    return state < sizeof NAMES / sizeof *NAMES ? NAMES[state] : "unknown";
+}
+
+
+static const char *api_param(smos_engine_t *engine, void *self, const char *name)
+{
+    (void)self;
+    if (!engine || !name) return NULL;
+    smos_box_t *box = smos__box_preparing ? smos__box_preparing : shard_of(engine)->events.current;
+    return box ? smos__box_parameter(box, name) : NULL;
+}
+
+
+const smos_api_t *smos_shard_api(void)
+{
+    static const smos_api_t API = {
+        .size = sizeof(smos_api_t), .abi_major = SMOS_ABI_MAJOR, .abi_minor = SMOS_ABI_MINOR,
+        .flow_info = api_flow_info, .drop = api_drop, .reset = api_reset, .stop = api_stop, .emit = api_emit, .log = api_log, .now_ns = api_now_ns,
+        .anomaly_name = smos__anomaly_name, .state_name = api_state_name, .param = api_param, .flow_count = api_flow_count,
+    };
+    return &API;
+}

@@ -1,0 +1,225 @@
+/* Making, ageing and ending flows. */
+#include <string.h>
+
+#include "shard/shard.h"
+
+#define EVICT_SAMPLE 32
+
+
+static void release_slot(smos_shard_t *s, uint32_t i)
+{
+    smos__flow_cold_t *c = &s->arena.cold[i];
+    smos__events_detach(&s->events, i);
+    for (int side = 0; side < 2; side++) smos__assembler_clear(&c->end[side].assembler, s->arena.pool);
+    smos__wheel_clear(&s->wheel, &s->arena, i);
+    if (s->arena.hot[i].flags & SMOS__FLOW_QUEUED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
+    smos__table_remove(&s->table, c->hash, i);
+    smos__flow_commit(&s->arena.hot[i]);
+    smos__arena_give(&s->arena, i);
+}
+
+
+/* Room for one more: the oldest flow that never came to be, else the best of a sample: closed ones first, then the longest silent. */
+static bool evict(smos_shard_t *s)
+{
+    uint32_t victim = s->unconfirmed.head;
+    if (victim == s->flow && victim != SMOS__NO_FLOW) victim = s->arena.cold[victim].queue_next;
+    if (victim == SMOS__NO_FLOW) {
+        int64_t best = INT64_MIN;
+        for (int i = 0; i < EVICT_SAMPLE; i++) {
+            uint32_t at = s->evict_hand++ % s->arena.header->high_water;
+            const smos__flow_t *f = &s->arena.hot[at];
+            if (f->class_ == SMOS__CLASS_FREE || at == s->flow) continue;
+            int64_t merit = s->now_ns - f->last_ns;
+            if (f->class_ == SMOS__CLASS_CLOSED || f->class_ == SMOS__CLASS_RESET) merit += INT64_MAX / 2;
+            if (merit > best) {
+                best = merit;
+                victim = at;
+            }
+        }
+    }
+    if (victim == SMOS__NO_FLOW) return false;
+    smos__flow_end(s, victim, SMOS_END_EVICTED, true);
+    return true;
+}
+
+
+uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash, int64_t time_ns, int from, smos__class_t class_)
+{
+    if (s->record_count >= SMOS__RECORDS) return SMOS__NO_FLOW; /* cannot happen within a burst's bounds; never write beyond */
+    uint32_t i = smos__arena_take(&s->arena);
+    if (i == SMOS__NO_FLOW) {
+        if (!evict(s)) return SMOS__NO_FLOW;
+        i = smos__arena_take(&s->arena);
+        if (i == SMOS__NO_FLOW) return SMOS__NO_FLOW;
+    }
+    if (!smos__table_insert(&s->table, hash, i)) {
+        smos__arena_give(&s->arena, i);
+        return SMOS__NO_FLOW;
+    }
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__flow_cold_t *c = &s->arena.cold[i];
+    f->tuple = l->tuple;
+    if (from == SMOS_SERVER) { /* the packet goes to the client */
+        memcpy(f->tuple.src, l->tuple.dst, 16);
+        memcpy(f->tuple.dst, l->tuple.src, 16);
+        f->tuple.sport = l->tuple.dport;
+        f->tuple.dport = l->tuple.sport;
+    }
+    f->class_ = (uint8_t)class_;
+    f->end_reason = 255;
+    f->last_ns = time_ns;
+    f->end[0].wscale = f->end[1].wscale = 255;
+    if (s->collect) f->flags |= SMOS__FLOW_STREAM;
+    c->start_ns = time_ns;
+    c->hash = hash;
+    c->round = (uint16_t)s->round;
+    c->vlan[0] = l->vlan[0];
+    c->vlan[1] = l->vlan[1];
+    c->tunnel = l->tunnel_kind;
+    c->tunnel_id = l->tunnel_id;
+    smos__assembler_init(&c->end[0].assembler);
+    smos__assembler_init(&c->end[1].assembler);
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_init(&c->zeek, c->history, from == SMOS_SERVER);
+    smos__events_attach(&s->events, i, l->ip, l->ip_len, l->ip_captured);
+    if (s->timeout[class_]) smos__wheel_set(&s->wheel, &s->arena, i, time_ns + s->timeout[class_]);
+    if (class_ == SMOS__CLASS_EMBRYONIC || class_ == SMOS__CLASS_UDP || class_ == SMOS__CLASS_ICMP) {
+        f->flags |= SMOS__FLOW_QUEUED;
+        smos__queue_push(&s->unconfirmed, &s->arena, i);
+    }
+    SMOS__COUNT(s, flows_made);
+    switch (f->tuple.proto) {
+    case 6: SMOS__COUNT(s, flows_made_tcp); break;
+    case 17: SMOS__COUNT(s, flows_made_udp); break;
+    case 1: case 58: SMOS__COUNT(s, flows_made_icmp); break;
+    default: SMOS__COUNT(s, flows_made_other); break;
+    }
+    return i;
+}
+
+
+/* Both ends were heard and agree: no longer among those that are given up first. */
+void smos__flow_confirmed(smos_shard_t *s, uint32_t i)
+{
+    if (!(s->arena.hot[i].flags & SMOS__FLOW_QUEUED)) return;
+    s->arena.hot[i].flags &= (uint16_t)~SMOS__FLOW_QUEUED;
+    smos__queue_remove(&s->unconfirmed, &s->arena, i);
+}
+
+
+void smos__flow_class(smos_shard_t *s, uint32_t i, smos__class_t class_)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    int64_t before = s->timeout[f->class_], after = s->timeout[class_];
+    f->class_ = (uint8_t)class_;
+    /* A later deadline is found out when the bucket comes up; an earlier one must be set now. */
+    if (after && (!before || after < before || s->arena.cold[i].bucket == SMOS__NO_FLOW)) smos__wheel_set(&s->wheel, &s->arena, i, s->now_ns + after);
+}
+
+
+void smos__flow_info(const smos_shard_t *s, uint32_t i, smos_flow_info_t *out)
+{
+    const smos__flow_t *f = &s->arena.hot[i];
+    const smos__flow_cold_t *c = &s->arena.cold[i];
+    memset(out, 0, sizeof *out);
+    out->flow = smos__flow_handle(&s->arena, i);
+    out->tuple = f->tuple;
+    out->start_ns = c->start_ns;
+    out->end_ns = f->last_ns;
+    for (int side = 0; side < 2; side++) {
+        const smos__endpoint_t *e = &f->end[side];
+        const smos__endpoint_cold_t *ec = &c->end[side];
+        smos_endpoint_info_t *o = &out->side[side];
+        o->packets = e->packets;
+        o->payload_bytes = e->payload_bytes;
+        o->wire_bytes = e->wire_bytes;
+        o->state = e->state;
+        if (f->tuple.proto == 6) {
+            o->stream_bytes = e->offset - ec->skipped;
+            o->missing_bytes = ec->missing;
+            o->retransmits = ec->retransmits;
+            o->out_of_order = ec->out_of_order;
+            o->overlaps_conflicting = ec->conflicts;
+            o->zero_window_ms = ec->zero_ms + (e->flags & SMOS__EP_ZERO_WINDOW && s->tcp.detail & SMOS_DETAIL_RTT ? (uint32_t)((f->last_ns - c->start_ns) / 1000000) : 0);
+            o->rtt_handshake_us = ec->rtt_handshake_us;
+            o->rtt_min_us = ec->rtt_min_us;
+            o->mss = ec->mss;
+            o->options = ec->options;
+            if (s->tcp.detail & SMOS_DETAIL_HISTORY)
+                o->stream_span = smos__zeek_span(&c->zeek, side);
+            else if (e->flags & SMOS__EP_BASE)
+                o->stream_span = e->offset + (uint32_t)smos__seq_max(0, e->snd_nxt - e->rcv_nxt) - (e->flags & SMOS__EP_FIN && smos__seq_gt(e->snd_nxt, c->end[side].fin_seq));
+        } else {
+            o->stream_span = e->payload_bytes;
+        }
+        o->wscale = e->wscale;
+    }
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
+        memcpy(out->history, c->history, sizeof out->history);
+        const char *state = smos__zeek_conn_state(&c->zeek, c->history, f->tuple.proto);
+        memcpy(out->conn_state, state, strnlen(state, sizeof out->conn_state - 1));
+    }
+    out->vlan[0] = c->vlan[0];
+    out->vlan[1] = c->vlan[1];
+    out->tunnel_id = c->tunnel_id;
+    out->tunnel = c->tunnel;
+    out->end_reason = f->end_reason;
+    out->midstream = f->flags & SMOS__FLOW_MIDSTREAM ? 1 : 0;
+    out->existing = f->flags & SMOS__FLOW_EXISTING ? 1 : 0;
+    out->anomalies = c->anomalies;
+}
+
+
+void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool report)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__flow_cold_t *c = &s->arena.cold[i];
+    static const int REASON_COUNTER[] = {SMOS__C_end_fin, SMOS__C_end_rst, SMOS__C_end_idle, SMOS__C_end_evicted, SMOS__C_end_capture_end, SMOS__C_end_stopped};
+    /* What ends here was not caused by the packet under the hand, if there is one. */
+    bool in_packet = s->events.in_packet;
+    uint32_t under_hand = s->flow;
+    s->events.in_packet = false;
+    s->flow = SMOS__NO_FLOW;
+    smos__flow_begin(f);
+    if (f->epoch != s->events.epoch) smos__events_refresh(&s->events, i, NULL, 0, 0);
+    if (!(f->flags & SMOS__FLOW_ENDED)) {
+        if (f->end_reason == 255 && f->end[0].flags & f->end[1].flags & SMOS__EP_FIN) f->end_reason = SMOS_END_FIN;
+        if (f->end_reason == 255) f->end_reason = (uint8_t)reason;
+        if (report) {
+            if (f->tuple.proto == 6) {
+                smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &smos__shard_sink, s, s->now_ns};
+                s->flow = i;
+                smos__tcp_finish(&t);
+                s->flow = SMOS__NO_FLOW;
+            }
+            smos__raise(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, f->end_reason);
+            smos__raise(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, NULL, 0, 0, f->end_reason);
+        }
+    }
+    s->counters[REASON_COUNTER[f->end_reason]]++;
+    SMOS__ADD(s, missing_bytes, c->end[0].missing + (uint64_t)c->end[1].missing);
+    SMOS__ADD(s, retransmits, c->end[0].retransmits + (uint64_t)c->end[1].retransmits);
+    if (!report)
+        SMOS__COUNT(s, end_unreported);
+    else if (s->collect && s->record_count < SMOS__RECORDS)
+        smos__flow_info(s, i, &s->records[s->record_count++]);
+    release_slot(s, i);
+    s->events.in_packet = in_packet;
+    s->flow = under_hand;
+}
+
+
+void smos__flow_expire(smos_shard_t *s, uint32_t limit)
+{
+    for (; limit; limit--) {
+        uint32_t i = smos__wheel_pop(&s->wheel, &s->arena, s->now_ns);
+        if (i == SMOS__NO_FLOW) return;
+        smos__flow_t *f = &s->arena.hot[i];
+        int64_t timeout = s->timeout[f->class_];
+        if (!timeout) continue;
+        if (s->now_ns - f->last_ns > timeout)
+            smos__flow_end(s, i, SMOS_END_IDLE, true);
+        else
+            smos__wheel_set(&s->wheel, &s->arena, i, f->last_ns + timeout);
+    }
+}

@@ -1,0 +1,386 @@
+/* A packet's way through the worker: decode, look up, sender, SENDER events, receiver and streams, RECEIVER events, verdict. */
+#include <string.h>
+
+#include "shard/shard.h"
+
+#define TCP 6
+#define UDP 17
+#define FLOW_ANOMALY_EVENTS 16   /* published per flow; the rest is only counted */
+#define ANOMALIES_PER_SECOND 1000 /* published in all, per second of packet time */
+
+
+/* ---- events ---- */
+
+void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+{
+    s->counters[SMOS__C_event_pkt_in + event]++;
+    const smos__flow_t *f = &s->arena.hot[flow];
+    if (!smos__events_wanted(&s->events, f, event, side, hook)) return;
+    smos_call_t call = {
+        .packet = s->events.in_packet ? &s->packet : NULL, .data = data, .offset = offset, .length = length, .time_ns = s->now_ns, .detail = detail,
+        .event = (uint8_t)event, .side = (uint8_t)side, .hook = (uint8_t)hook,
+    };
+    smos__events_raise(&s->events, flow, &call);
+}
+
+
+void smos__anomaly_raise(smos_shard_t *s, uint32_t flow, uint32_t anomaly)
+{
+    if (!(s->tcp.detail & SMOS_DETAIL_ANOMALIES)) return;
+    s->counters[SMOS__C_FIXED + anomaly]++;
+    if (flow == SMOS__NO_FLOW) return;
+    smos__flow_cold_t *c = &s->arena.cold[flow];
+    c->anomalies++;
+    if (s->config.publish & SMOS_PUBLISH_ANOMALIES && c->published < FLOW_ANOMALY_EVENTS) {
+        int64_t second = s->now_ns / 1000000000;
+        if (second != s->anomaly_second) {
+            s->anomaly_second = second;
+            s->anomaly_budget = ANOMALIES_PER_SECOND;
+        }
+        if (s->anomaly_budget) {
+            s->anomaly_budget--;
+            c->published++;
+            smos__outbox_anomaly(&s->outbox, s->now_ns, smos__anomaly_name(anomaly), smos__flow_handle(&s->arena, flow), &s->arena.hot[flow].tuple);
+        }
+    }
+    smos__raise(s, flow, SMOS_ANOMALY, s->events.in_packet ? s->packet.from : SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, anomaly);
+}
+
+
+static void sink_data(void *context, int receiver, const uint8_t *data, uint32_t length, uint64_t offset)
+{
+    smos_shard_t *s = context;
+    SMOS__ADD(s, stream_bytes, length);
+    smos__raise(s, s->flow, SMOS_NEW_DATA, receiver, SMOS_NO_HOOK, data, length, offset, 0);
+    if (s->events.dropped) s->arena.hot[s->flow].flags |= SMOS__FLOW_BLOCKED;
+}
+
+
+static void sink_gap(void *context, int receiver, uint64_t offset, uint64_t length)
+{
+    smos_shard_t *s = context;
+    smos__raise(s, s->flow, SMOS_GAP, receiver, SMOS_NO_HOOK, NULL, length, offset, 0);
+}
+
+
+static void sink_anomaly(void *context, smos__anomaly_t anomaly)
+{
+    smos_shard_t *s = context;
+    smos__anomaly_raise(s, s->flow, anomaly);
+}
+
+
+static void sink_error(void *context, int receiver, uint32_t code)
+{
+    smos_shard_t *s = context;
+    smos__raise(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, NULL, 0, 0, code);
+}
+
+
+const smos__tcp_sink_t smos__shard_sink = {sink_data, sink_gap, sink_anomaly, sink_error};
+
+
+/* ---- flows ---- */
+
+/* A SYN that does not belong to the flow its tuple leads to: the port was reused (RFC 9293 3.6.1, RFC 6191). */
+static bool begins_another(const smos__flow_t *f, const smos__layer_t *l, int from)
+{
+    if ((l->tcp_flags & (SMOS__SYN | SMOS__ACK | SMOS__RST)) != SMOS__SYN) return false;
+    const smos__endpoint_t *e = &f->end[from];
+    if (e->flags & SMOS__EP_SYN && e->isn == l->seq) return false;
+    if (f->class_ == SMOS__CLASS_CLOSED || f->class_ == SMOS__CLASS_RESET) return true;
+    /* Nobody answered the first SYN: this is another try of its own. */
+    return from == SMOS_CLIENT && e->flags & SMOS__EP_SYN && !(f->flags & SMOS__FLOW_TWO_SIDED);
+}
+
+
+static smos__class_t first_class(const smos__layer_t *l)
+{
+    if (l->tuple.proto == UDP) return SMOS__CLASS_UDP;
+    if (l->tuple.proto != TCP) return SMOS__CLASS_ICMP;
+    return SMOS__CLASS_EMBRYONIC;
+}
+
+
+static void fill_packet(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, int from)
+{
+    smos_packet_t *p = &s->packet;
+    p->frame = frame->data;
+    p->caplen = frame->caplen;
+    p->len = frame->len;
+    p->time_ns = frame->time_ns;
+    p->ip = l->ip;
+    p->l4 = l->l4;
+    p->payload = l->payload;
+    p->payload_captured = l->payload_captured;
+    p->payload_len = l->payload_len;
+    p->ip_len = l->ip_len;
+    p->from = (uint8_t)from;
+    p->number = frame->number;
+    if (l->tuple.proto == TCP) {
+        p->seq = l->seq;
+        p->ack = l->ack;
+        p->window = l->window;
+        p->urgent = l->urgent;
+        p->tcp_flags = l->tcp_flags;
+    } else {
+        p->seq = p->ack = p->window = p->urgent = p->tcp_flags = 0;
+    }
+}
+
+
+static void count_flow_packet(smos_shard_t *s, const smos__layer_t *l)
+{
+    switch (l->tuple.proto) {
+    case TCP: SMOS__COUNT(s, flow_packets_tcp); SMOS__ADD(s, flow_bytes_tcp, l->ip_len); break;
+    case UDP: SMOS__COUNT(s, flow_packets_udp); SMOS__ADD(s, flow_bytes_udp, l->ip_len); break;
+    case 1: case 58: SMOS__COUNT(s, flow_packets_icmp); SMOS__ADD(s, flow_bytes_icmp, l->ip_len); break;
+    default: SMOS__COUNT(s, flow_packets_other); SMOS__ADD(s, flow_bytes_other, l->ip_len); break;
+    }
+}
+
+
+static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    if (facts & SMOS__TCP_RESET) {
+        if (f->class_ != SMOS__CLASS_CLOSED) smos__flow_class(s, i, SMOS__CLASS_RESET);
+        if (f->end_reason == 255) f->end_reason = f->end[0].flags & f->end[1].flags & SMOS__EP_FIN ? SMOS_END_FIN : SMOS_END_RST;
+    } else if (facts & SMOS__TCP_CLOSED) {
+        if (f->class_ != SMOS__CLASS_RESET && f->class_ != SMOS__CLASS_CLOSED) smos__flow_class(s, i, SMOS__CLASS_CLOSED);
+        if (f->end_reason == 255) f->end_reason = SMOS_END_FIN;
+    } else if (f->class_ == SMOS__CLASS_EMBRYONIC && f->end[0].state >= SMOS_TCP_ESTABLISHED && f->end[1].state >= SMOS_TCP_ESTABLISHED) {
+        smos__flow_class(s, i, SMOS__CLASS_ESTABLISHED);
+        SMOS__COUNT(s, flows_established);
+    }
+    if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED && f->class_ == SMOS__CLASS_ESTABLISHED) smos__flow_confirmed(s, i);
+}
+
+
+/* SENDER and RECEIVER steps of one TCP segment. */
+static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from, bool fresh)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__flow_cold_t *c = &s->arena.cold[i];
+    smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &smos__shard_sink, s, s->now_ns};
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
+        smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
+        smos__zeek_segment(&c->zeek, c->history, &z);
+    }
+    uint32_t facts = smos__tcp_sender(&t, l, from);
+    if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
+    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
+    if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER, NULL, 0, 0, 0);
+    if (facts & SMOS__TCP_REXMIT && !s->events.dropped) smos__raise(s, i, SMOS_REXMIT, from, SMOS_SENDER, NULL, 0, 0, 0);
+    if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) smos__raise(s, i, SMOS_STATE_CHANGE, from, SMOS_SENDER, NULL, 0, 0, f->end[from].state);
+    if (s->events.dropped) return;
+    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+    if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER) && !s->events.dropped) {
+        f->flags |= SMOS__FLOW_STARTED_RECEIVER;
+        smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+    }
+    if (facts & SMOS__TCP_REXMIT && !s->events.dropped) smos__raise(s, i, SMOS_REXMIT, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+    facts = smos__tcp_receiver(&t, l, from, facts);
+    if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+    if (facts & SMOS__TCP_RECEIVER_STATE) smos__raise(s, i, SMOS_STATE_CHANGE, !from, SMOS_RECEIVER, NULL, 0, 0, f->end[!from].state);
+    if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) tcp_timeout_class(s, i, facts);
+}
+
+
+static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__flow_cold_t *c = &s->arena.cold[i];
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_datagram(&c->zeek, c->history, from);
+    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
+    if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER, NULL, 0, 0, 0);
+    if (s->events.dropped) return;
+    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+    if (fresh) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+    if (f->flags & SMOS__FLOW_TWO_SIDED) smos__flow_confirmed(s, i);
+}
+
+
+static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
+{
+    fill_packet(s, frame, l, SMOS_CLIENT);
+    s->counters[SMOS__C_event_orphan]++;
+    smos_call_t call = {.packet = &s->packet, .tuple = &l->tuple, .time_ns = s->now_ns, .event = SMOS_ORPHAN, .side = SMOS_CLIENT};
+    smos__events_raise_orphan(&s->events, &call, l->ip, l->ip_len, l->ip_captured);
+    return SMOS__C_packets_orphan;
+}
+
+
+/* One layer through its flow. Returns the counter under which its frame goes if it is the innermost. */
+static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t hash)
+{
+    int from = SMOS_CLIENT;
+    bool fresh = false;
+    bool tcp = l->tuple.proto == TCP;
+    uint32_t i = smos__table_find(&s->table, s->arena.hot, hash, &l->tuple, &from);
+    if (i != SMOS__NO_FLOW) {
+        smos__flow_t *f = &s->arena.hot[i];
+        if (smos__flow_expired(s, f, s->now_ns)) {
+            smos__flow_end(s, i, SMOS_END_IDLE, true);
+            i = SMOS__NO_FLOW;
+        } else if (tcp && l->tcp_flags & SMOS__SYN && begins_another(f, l, from)) {
+            smos__flow_end(s, i, SMOS_END_IDLE, true);
+            i = SMOS__NO_FLOW;
+        }
+    }
+    if (i == SMOS__NO_FLOW) {
+        bool syn = tcp && l->tcp_flags & SMOS__SYN && !(l->tcp_flags & SMOS__RST);
+        if (tcp && !syn && s->config.midstream == 1) return orphan(s, frame, l);
+        from = syn && l->tcp_flags & SMOS__ACK ? SMOS_SERVER : SMOS_CLIENT;
+        i = smos__flow_make(s, l, hash, frame->time_ns, from, first_class(l));
+        if (i == SMOS__NO_FLOW) return SMOS__C_drop_no_memory;
+        fresh = true;
+        if (tcp && !(syn && from == SMOS_CLIENT)) {
+            s->arena.hot[i].flags |= SMOS__FLOW_MIDSTREAM;
+            SMOS__COUNT(s, flows_midstream);
+        }
+    }
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__endpoint_t *e = &f->end[from];
+    smos__flow_begin(f);
+    if (__builtin_expect(f->epoch != s->events.epoch, 0)) smos__events_refresh(&s->events, i, l->ip, l->ip_len, l->ip_captured);
+    s->flow = i;
+    s->events.in_packet = true;
+    s->events.dropped = false;
+    s->crumb->packet = frame->number;
+    if (f->set) fill_packet(s, frame, l, from);
+    else s->packet.from = (uint8_t)from;
+    e->packets++;
+    e->payload_bytes += l->payload_len;
+    e->wire_bytes += frame->len;
+    if (frame->time_ns > f->last_ns) f->last_ns = frame->time_ns;
+    if (!(f->flags & SMOS__FLOW_TWO_SIDED) && f->end[!from].packets) f->flags |= SMOS__FLOW_TWO_SIDED;
+    count_flow_packet(s, l);
+    for (int k = 0; k < l->anomaly_count; k++) smos__anomaly_raise(s, i, l->anomalies[k]);
+    if (!(l->flags & SMOS__UNCHECKED)) SMOS__COUNT(s, checksum_checked);
+    if (__builtin_expect(f->flags & (SMOS__FLOW_RESET | SMOS__FLOW_ENDED), 0)) {
+        SMOS__COUNT(s, drop_reset_flow);
+    } else if (__builtin_expect(l->flags & SMOS__BAD_CHECKSUM, 0)) {
+        SMOS__COUNT(s, bad_checksum);
+        if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_bad_checksum(&s->arena.cold[i].zeek, s->arena.cold[i].history, from);
+        if (fresh) { /* a receiver would not have seen it, but the flow is there */
+            smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER, NULL, 0, 0, 0);
+            if (!s->events.dropped) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+            f->flags |= SMOS__FLOW_STARTED_RECEIVER;
+        }
+    } else if (tcp) {
+        process_tcp(s, i, l, from, fresh);
+    } else {
+        process_datagram(s, i, from, fresh);
+    }
+    if (s->events.dropped) SMOS__COUNT(s, drop_verdict);
+    s->events.in_packet = false;
+    s->flow = SMOS__NO_FLOW;
+    if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
+        /* A handler reset it: it ends now, and its later packets are dropped until the linger is over. */
+        f->end_reason = SMOS_END_RST;
+        f->flags |= SMOS__FLOW_ENDED;
+        smos__raise(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, SMOS_END_RST);
+        smos__raise(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, NULL, 0, 0, SMOS_END_RST);
+        smos__flow_class(s, i, SMOS__CLASS_RESET);
+    }
+    smos__flow_commit(f);
+    return SMOS__C_packets_flow;
+}
+
+
+static smos__counter_t disposition_of(uint8_t result)
+{
+    switch (result) {
+    case SMOS__WIRE_FRAGMENT: return SMOS__C_packets_fragment;
+    case SMOS__WIRE_NOT_IP: return SMOS__C_drop_not_ip;
+    case SMOS__WIRE_TRUNCATED: return SMOS__C_drop_truncated;
+    case SMOS__WIRE_LINKTYPE: return SMOS__C_drop_linktype;
+    default: return SMOS__C_drop_malformed;
+    }
+}
+
+
+static bool owns(const smos_shard_t *s, const smos_tuple_t *tuple)
+{
+    return s->config.workers == 1 || smos__owner(smos__owner_hash(tuple, s->config.owner_seed), s->config.workers) == s->config.worker;
+}
+
+
+/* An ICMP error and the flow it is about, which may belong to another worker than the error itself. */
+static void tie_icmp_error(smos_shard_t *s, const smos__layer_t *l)
+{
+    int from;
+    smos_tuple_t quoted = l->quoted;
+    if (s->config.key == 0) quoted.vlan = 0, quoted.tunnel = 0;
+    if (!owns(s, &quoted)) return;
+    if (smos__table_find(&s->table, s->arena.hot, smos__table_hash(&s->table, &quoted), &quoted, &from) != SMOS__NO_FLOW) SMOS__COUNT(s, icmp_errors_tied);
+}
+
+
+static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__decoded_t *d, uint32_t first_hash)
+{
+    smos__counter_t disposition = disposition_of(d->result);
+    bool filtered = false;
+    uint8_t layers = d->layers;
+    const smos__layer_t *inner = layers ? &d->layer[layers - 1] : NULL;
+    bool mine = s->config.workers == 1 ||
+                (inner ? owns(s, &inner->tuple) : smos__owner(d->owner_hash, s->config.workers) == s->config.worker);
+    if (frame->time_ns > s->now_ns) {
+        if (s->now_ns && frame->time_ns - s->now_ns > s->config.max_jump_ns) smos__anomaly_raise(s, SMOS__NO_FLOW, SMOS__ANOMALY_TIME_JUMP);
+        s->now_ns = frame->time_ns;
+    }
+    if (s->filter && inner) filtered = !smos__filter_match(s->filter, inner->ip, inner->ip_len, inner->ip_captured);
+    if (mine) {
+        for (int k = 0; k < d->anomaly_count; k++) smos__anomaly_raise(s, SMOS__NO_FLOW, d->anomalies[k]);
+        SMOS__COUNT(s, packets);
+        SMOS__ADD(s, bytes, frame->len);
+    }
+    if (filtered || (s->filter && !inner)) {
+        if (mine) SMOS__COUNT(s, drop_filtered);
+        return;
+    }
+    for (uint8_t k = 0; k < layers; k++) {
+        smos__layer_t *l = &d->layer[k];
+        if (!owns(s, &l->tuple)) {
+            if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, l);
+            continue;
+        }
+        if (s->config.key == 0) l->tuple.vlan = 0, l->tuple.tunnel = 0;
+        uint32_t hash = k || layers > 1 ? smos__table_hash(&s->table, &l->tuple) : first_hash;
+        smos__counter_t how = process_layer(s, frame, l, hash);
+        if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, l);
+        if (k == layers - 1 && d->result == SMOS__WIRE_OK) disposition = how;
+    }
+    if (mine) s->counters[disposition]++;
+}
+
+
+void smos__process_burst(smos_shard_t *s, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (s->config.checksums == 1) s->frames[i].flags |= SMOS__FRAME_NO_CHECKSUM;
+        smos__decode(&s->frames[i], s->defrag, &s->decoded[i]);
+        smos__decoded_t *d = &s->decoded[i];
+        if (d->layers != 1) continue;
+        smos_tuple_t *tuple = &d->layer[0].tuple;
+        if (s->config.key == 0) tuple->vlan = 0, tuple->tunnel = 0;
+        s->hashes[i] = smos__table_hash(&s->table, tuple);
+        __builtin_prefetch(smos__table_bucket(&s->table, s->hashes[i]));
+    }
+    for (int i = 0; i < n; i++) {
+        if (s->decoded[i].layers != 1) continue;
+        uint32_t hint = smos__table_hint(&s->table, s->hashes[i]);
+        if (hint == SMOS__NO_FLOW) continue;
+        const char *f = (const char *)&s->arena.hot[hint];
+        __builtin_prefetch(f);
+        __builtin_prefetch(f + 64);
+        __builtin_prefetch(f + 128);
+        if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
+            const char *c = (const char *)&s->arena.cold[hint];
+            __builtin_prefetch(c);
+            __builtin_prefetch(c + 64);
+        }
+    }
+    for (int i = 0; i < n; i++) process_frame(s, &s->frames[i], &s->decoded[i], s->hashes[i]);
+}

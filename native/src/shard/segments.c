@@ -1,0 +1,128 @@
+/* The memory of a shard: mapped from the coordinator's memfds, or private. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "shard/shard.h"
+
+
+int smos__region_map(smos__region_t *r, int fd, size_t bytes)
+{
+    bytes = (bytes + 4095) & ~(size_t)4095;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (fd >= 0) {
+        if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)bytes) < 0) return -errno; /* twice: zeroed */
+        flags = MAP_SHARED | MAP_NORESERVE;
+    }
+    r->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (r->memory == MAP_FAILED) return r->memory = NULL, -errno;
+    r->bytes = bytes;
+    return 0;
+}
+
+
+void smos__region_unmap(smos__region_t *r)
+{
+    if (r->memory) munmap(r->memory, r->bytes);
+    r->memory = NULL;
+}
+
+
+static const char *const NAMES[SMOS__C_FIXED] = {
+#define SMOS__COUNTER(id, name) [SMOS__C_##id] = name,
+#include "shard/counters.def"
+#undef SMOS__COUNTER
+};
+
+
+static size_t write_names(char *out)
+{
+    size_t n = 0;
+    for (int i = 0; i < SMOS__C_COUNT; i++) {
+        char name[96];
+        int length = i < SMOS__C_FIXED ? snprintf(name, sizeof name, "%s", NAMES[i])
+                                       : snprintf(name, sizeof name, "anomaly.%s", smos__anomaly_name((uint32_t)(i - SMOS__C_FIXED)));
+        if (out) memcpy(out + n, name, (size_t)length + 1);
+        n += (size_t)length + 1;
+    }
+    return n;
+}
+
+
+int smos__segments_open(smos_shard_t *s)
+{
+    size_t names = (write_names(NULL) + 63) & ~(size_t)63, counters = (SMOS__C_COUNT * 8 + 63) & ~(size_t)63;
+    size_t head = (sizeof(smos_stats_header_t) + 63) & ~(size_t)63;
+    size_t bytes = head + counters + names + SMOS_MAX_MODULES * sizeof(smos_stats_module_t);
+    int status = smos__region_map(&s->stats_region, s->config.stats_fd, bytes);
+    if (!status) status = smos__region_map(&s->crumb_region, s->config.breadcrumb_fd, sizeof(smos_breadcrumb_t));
+    if (status) return status;
+    smos_stats_header_t *h = s->stats = s->stats_region.memory;
+    h->version = 1;
+    h->bytes = (uint32_t)bytes;
+    h->counters = SMOS__C_COUNT;
+    h->counters_offset = (uint32_t)head;
+    h->names_offset = (uint32_t)(head + counters);
+    h->names_bytes = (uint32_t)write_names((char *)h + h->names_offset);
+    h->modules = SMOS_MAX_MODULES;
+    h->modules_offset = (uint32_t)(head + counters + names);
+    s->crumb = s->crumb_region.memory;
+    s->crumb->version = 1;
+    memcpy(s->crumb->magic, "SMOSCRMB", 8);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    memcpy(h->magic, "SMOSSTAT", 8); /* last: the segment is whole */
+    return 0;
+}
+
+
+static void gather(smos_shard_t *s)
+{
+    uint64_t *c = s->counters;
+    c[SMOS__C_flows_now] = s->arena.header->in_use;
+    c[SMOS__C_buffered_bytes_now] = smos__pool_used(s->arena.pool);
+    c[SMOS__C_buffer_limit_now] = smos__pool_size(s->arena.pool);
+    c[SMOS__C_flow_limit_now] = s->config.max_flows;
+    if (s->defrag) {
+        const smos__defrag_stats_t *d = smos__defrag_stats(s->defrag);
+        c[SMOS__C_fragments_in] = d->fragments;
+        c[SMOS__C_datagrams_reassembled] = d->completed;
+        c[SMOS__C_datagrams_timed_out] = d->timed_out;
+        c[SMOS__C_datagrams_evicted] = d->evicted;
+        c[SMOS__C_datagrams_waiting_now] = d->waiting;
+    }
+    c[SMOS__C_events_published] = s->outbox.published;
+    c[SMOS__C_events_lost] = s->outbox.lost;
+    c[SMOS__C_event_queue_bytes_now] = s->outbox.packer.used;
+    if (s->port) {
+        c[SMOS__C_port_lost] = s->port->stats.dropped;
+        c[SMOS__C_port_time_backward] = s->port->stats.time_backward;
+    }
+}
+
+
+/* The private counters become visible all at once, so sums hold in every snapshot. */
+void smos__stats_publish(smos_shard_t *s)
+{
+    smos_stats_header_t *h = s->stats;
+    gather(s);
+    uint64_t sequence = h->sequence;
+    __atomic_store_n(&h->sequence, sequence + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    memcpy((uint8_t *)h + h->counters_offset, s->counters, sizeof s->counters);
+    smos_stats_module_t *modules = (smos_stats_module_t *)((uint8_t *)h + h->modules_offset);
+    for (int i = 0; i < SMOS_MAX_MODULES; i++) {
+        const smos_box_t *box = s->events.slots[i].box;
+        if (box)
+            modules[i] = box->stats;
+        else if (modules[i].name[0])
+            memset(&modules[i], 0, sizeof modules[i]);
+    }
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    __atomic_store_n(&h->sequence, sequence + 2, __ATOMIC_RELEASE);
+    s->since_publish = 0;
+}
+
+
+const smos_stats_header_t *smos_shard_stats(const smos_shard_t *s) { return s->stats; }

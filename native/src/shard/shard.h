@@ -1,0 +1,110 @@
+/* shard.h: one worker's packet loop and everything it owns. Files: shard.c (life and loop), process.c (a packet's way), flows.c (making and
+ * ending flows), segments.c (stats and breadcrumb), api.c (what modules call), config.c (defaults), dealer.c (hand-over). */
+#ifndef SMOS__SHARD_H
+#define SMOS__SHARD_H
+
+#include <stdatomic.h>
+
+#include "event/anomaly.h"
+#include "event/events.h"
+#include "event/outbox.h"
+#include "flow/arena.h"
+#include "flow/table.h"
+#include "flow/timer.h"
+#include "port/filter.h"
+#include "port/port.h"
+#include "shardmos/engine.h"
+#include "tcp/tcp.h"
+#include "wire/decode.h"
+#include "wire/defrag.h"
+
+typedef enum smos__counter {
+#define SMOS__COUNTER(id, name) SMOS__C_##id,
+#include "shard/counters.def"
+#undef SMOS__COUNTER
+    SMOS__C_FIXED,
+    SMOS__C_COUNT = SMOS__C_FIXED + SMOS__ANOMALY_COUNT /* then one per anomaly, "anomaly.NAME" */
+} smos__counter_t;
+
+typedef struct smos__region {
+    void *memory; /* mapped */
+    size_t bytes;
+} smos__region_t;
+
+struct smos_shard {
+    smos_config_t config;
+    smos__arena_t arena;
+    smos__table_t table;
+    smos__wheel_t wheel;
+    smos__queue_t unconfirmed; /* flows that are given up first, oldest first */
+    smos__events_t events;
+    smos__outbox_t outbox;
+    smos__tcp_config_t tcp;
+    int64_t timeout[SMOS__CLASSES]; /* 0: never */
+    int64_t now_ns;                 /* packet time: never goes back */
+    uint32_t evict_hand;
+
+    smos__port_t *port;
+    smos__filter_t *filter;
+    smos__defrag_t *defrag;
+    uint64_t round;     /* of the port's epoch */
+    bool draining;      /* the flows of the last round are being ended; `pending` frames wait */
+    int pending;
+    bool ended;
+    uint32_t finish_at; /* next slot of smos_shard_finish */
+    uint64_t finish_reported;
+    smos__frame_t frames[SMOS__BURST];
+    smos__decoded_t decoded[SMOS__BURST];
+    uint32_t hashes[SMOS__BURST];
+
+    /* the packet under the hand */
+    smos_packet_t packet;
+    uint32_t flow;      /* its flow, SMOS__NO_FLOW outside */
+    int64_t anomaly_second; /* event rate limit */
+    uint32_t anomaly_budget;
+    uint32_t log_budget;
+
+    smos_flow_info_t *records, *records_taken; /* double buffer */
+    uint32_t record_count;
+    bool collect;       /* records are wanted */
+
+    uint64_t counters[SMOS__C_COUNT];
+    smos_stats_header_t *stats;
+    smos_breadcrumb_t *crumb;
+    uint32_t since_publish;
+    atomic_int interrupted;
+    char error[SMOS_ERROR_SIZE];
+    smos__region_t state_region, table_region, stats_region, crumb_region, defrag_region, ring_region;
+};
+
+#define SMOS__RECORDS 4096
+#define SMOS__RECORDS_WANT_TAKING 2048 /* leaves room for all that one burst and its timers can end */
+
+#define SMOS__COUNT(shard, id) ((shard)->counters[SMOS__C_##id]++)
+#define SMOS__ADD(shard, id, n) ((shard)->counters[SMOS__C_##id] += (uint64_t)(n))
+
+/* process.c */
+void smos__process_burst(smos_shard_t *, int frames);
+void smos__raise(smos_shard_t *, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail);
+void smos__anomaly_raise(smos_shard_t *, uint32_t flow, uint32_t anomaly);
+extern const smos__tcp_sink_t smos__shard_sink;
+
+/* flows.c */
+uint32_t smos__flow_make(smos_shard_t *, const smos__layer_t *, uint32_t hash, int64_t time_ns, int from, smos__class_t class_);
+void smos__flow_end(smos_shard_t *, uint32_t flow, smos_end_reason_t reason, bool report);
+void smos__flow_class(smos_shard_t *, uint32_t flow, smos__class_t class_);
+void smos__flow_info(const smos_shard_t *, uint32_t flow, smos_flow_info_t *out);
+void smos__flow_confirmed(smos_shard_t *, uint32_t flow);
+void smos__flow_expire(smos_shard_t *, uint32_t limit);
+static inline bool smos__flow_expired(const smos_shard_t *s, const smos__flow_t *f, int64_t now_ns)
+{
+    return s->timeout[f->class_] && now_ns - f->last_ns > s->timeout[f->class_];
+}
+
+/* segments.c */
+int smos__region_map(smos__region_t *, int fd, size_t bytes);
+void smos__region_unmap(smos__region_t *);
+int smos__segments_open(smos_shard_t *);
+void smos__stats_publish(smos_shard_t *);
+
+#endif
