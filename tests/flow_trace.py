@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from flow_script import CLIENT, SERVER, SIDES, Expectation, Script, capture, pattern, quoted
 
-from shardmos.events import Event, Hook, Side, anomaly_name, end_reason_text, limit_text
+from shardmos.events import Event, Hook, Side, anomaly_name, end_reason_text, limit_text, state_text
 from shardmos.flow import Flow, split_records
 from shardmos.workers.binding import ffi
 from shardmos.workers.shard import BoxManifest, Run, Shard, ShardConfig
@@ -39,7 +40,7 @@ class Happened:
 @dataclass
 class Trace:
     calls: list[Happened] = field(default_factory=list)
-    states: dict[int, tuple[str | None, str | None]] = field(default_factory=dict)  # after packet number
+    states: dict[int, tuple[str, ...]] = field(default_factory=dict)  # after packet number, by the events STATE_CHANGE
     flows: list[Flow] = field(default_factory=list)
 
 
@@ -57,6 +58,7 @@ def run(script: Script, directory: Path) -> Trace:
     path = directory / f"{script.name}.pcap"
     path.write_bytes(capture(script))
     trace = Trace()
+    states: dict[int, list[str]] = defaultdict(lambda: ["CLOSED", "CLOSED"])
     with Shard(config(script)) as shard:
 
         def record(call: Any) -> None:
@@ -68,9 +70,10 @@ def run(script: Script, directory: Path) -> Trace:
                     number, event, call.hook, call.side, int(call.flow), call.offset, call.length, call.detail, data
                 )
             )
-            if event == Event.PKT_IN and call.hook == Hook.RECEIVER:
-                info = shard.flow_info(int(call.flow))
-                trace.states[number] = Flow(info).tcp_state if info else (None, None)
+            if event == Event.STATE_CHANGE:
+                states[int(call.flow)][call.side] = state_text(call.detail)
+            if number and event != Event.ORPHAN:
+                trace.states[number] = tuple(states[int(call.flow)])
 
         registrations = [
             (int(event), int(Hook.BOTH if event == Event.PKT_IN else Hook.NONE), int(Side.BOTH)) for event in Event
@@ -113,7 +116,7 @@ def _steps(script: Script, trace: Trace) -> Iterator[str]:
             where = f"{script.name}.flow:{expectation.line} (segment {number})"
             words = expectation.words
             if words[0] in SIDES:
-                yield from _states(where, words, trace.states.get(number, (None, None)))
+                yield from _states(where, words, trace.states.get(number, ("no flow", "no flow")))
             elif words[:2] == ["NO", "DATA"]:
                 got = [call.data for call in calls if call.event == Event.NEW_DATA]
                 if got:
@@ -129,7 +132,7 @@ def _steps(script: Script, trace: Trace) -> Iterator[str]:
             yield f"{script.name}.flow: segment {number} raised {happened}, expected {listed}"
 
 
-def _states(where: str, words: list[str], states: tuple[str | None, str | None]) -> Iterator[str]:
+def _states(where: str, words: list[str], states: tuple[str, ...]) -> Iterator[str]:
     for name, state in zip(words[::2], words[1::2], strict=True):
         if states[SIDES[name]] != state:
             yield f"{where}: {name} is {states[SIDES[name]]}, expected {state}"
@@ -248,6 +251,9 @@ def _rules(trace: Trace) -> Iterator[str]:
         ends = sorted((call.side, end_reason_text(call.detail)) for call in calls if call.event == Event.CONN_END)
         if ends != [(CLIENT, flow.end_reason), (SERVER, flow.end_reason)]:
             yield f"flow {index}: CONN_END was raised as {ends}, the flow ended by {flow.end_reason}"
+        last = {call.side: state_text(call.detail) for call in calls if call.event == Event.STATE_CHANGE}
+        if flow.tcp_state != (last.get(CLIENT, "CLOSED"), last.get(SERVER, "CLOSED")):
+            yield f"flow {index}: its states are {flow.tcp_state}, the last STATE_CHANGE said {last}"
         for sender in (CLIENT, SERVER):
             reached = delivered = 0
             for call in calls:
