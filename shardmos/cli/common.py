@@ -15,7 +15,7 @@ Read = Annotated[
     typer.Option("-r", "--read", metavar="FILE", help='A capture; "-" is standard input. Repeat, or list more.'),
 ]
 Files = Annotated[
-    list[str] | None, typer.Argument(metavar="[FILE]...", help="More captures, read in time order.", show_default=False)
+    list[str] | None, typer.Argument(metavar="FILE", help="More captures, read in time order.", show_default=False)
 ]
 Filter = Annotated[
     str | None, typer.Option("--filter", "-f", metavar="BPF", help="Only packets that match (pcap syntax).")

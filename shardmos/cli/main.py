@@ -5,17 +5,21 @@ Exit codes: 0 done, 1 failed, 2 usage, 130 ended by Ctrl-C, 141 nobody read the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
 from shardmos.errors import ShardmosError, UsageError
+
+# Typer brings click along, since 0.16 as its own copy: these are whichever it uses.
+_ClickUsageError: Any = typer.BadParameter.__bases__[0]
+_ClickException: Any = _ClickUsageError.__bases__[0]
 
 # In the order of the help; the module of each defines a function of the command's name.
 COMMANDS = {
@@ -27,10 +31,10 @@ COMMANDS = {
 class _Commands(TyperGroup):
     """Commands that are imported when they are asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return [name for name, module in COMMANDS.items() if find_spec(f"shardmos.cli.{module}")]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.list_commands(ctx):
             return None
         member = getattr(import_module(f"shardmos.cli.{COMMANDS[cmd_name]}"), cmd_name)
@@ -90,21 +94,21 @@ def call(arguments: list[str]) -> int:
     try:
         with command.make_context("shardmos", arguments) as context:
             command.invoke(context)
-    except (click.exceptions.Exit, typer.Exit) as end:
+    except typer.Exit as end:
         return int(end.exit_code)
-    except click.UsageError as error:
+    except _ClickUsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message())
             return 2
         where = error.ctx.command_path if error.ctx is not None else "shardmos"
         return _fail(f"{' '.join(error.format_message().split())} (see {where} --help)", 2)
-    except click.ClickException as error:
+    except _ClickException as error:
         return _fail(" ".join(error.format_message().split()), 1)
     except UsageError as error:
         return _fail(str(error), 2)
     except ShardmosError as error:
         return _fail(str(error), 1)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _quiet(130)
     except BrokenPipeError:
         return _quiet()
@@ -124,8 +128,6 @@ def _fail(message: str, code: int) -> int:
 
 def _quiet(code: int = 141) -> int:
     """Nobody reads standard output: what is still buffered for it goes nowhere."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass
     return code
