@@ -130,8 +130,16 @@ static inline const char *save(bytes_t *b)
     snprintf(path, sizeof paths[0], "%s/smos-test-XXXXXX", folder != NULL && strlen(folder) < 40 ? folder : "/tmp");
     int fd = mkstemp(path);
     CHECK(fd >= 0);
-    CHECK(write(fd, b->data, b->length) == (ssize_t)b->length);
+    CHECK(b->length == 0 || write(fd, b->data, b->length) == (ssize_t)b->length);
     close(fd);
+    const char *seeds = getenv("SMOS_SEEDS"); /* keep a copy for the fuzzer */
+    if (seeds != NULL && b->length > 0 && b->length < 65536) {
+        static int number;
+        char copy[512];
+        snprintf(copy, sizeof copy, "%s/%d-%d", seeds, (int)getpid(), number++);
+        FILE *file = fopen(copy, "wb");
+        CHECK(file != NULL && fwrite(b->data, 1, b->length, file) == b->length && fclose(file) == 0);
+    }
     free(b->data);
     *b = (bytes_t){ .big = b->big };
     return path;
