@@ -91,7 +91,7 @@ static void compare(const char *path)
 
 static int is_capture(const char *name)
 {
-    static const char *const ends[] = { ".pcap", ".pcapng", ".cap", ".trace", ".dmp", ".dump", ".ntar", ".tcpdump", ".pcap.gz", ".pcap.zst" };
+    static const char *const ends[] = { ".pcap", ".pcapng", ".cap", ".trace", ".dmp", ".dump", ".ntar", ".tcpdump", ".pcap.gz", ".pcap.zst", ".pcapng.gz" };
     size_t length = strlen(name);
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
         if (length > strlen(ends[i]) && strcmp(name + length - strlen(ends[i]), ends[i]) == 0) return 1;

@@ -61,7 +61,8 @@ static void choose(smos_dealer_t *d, const smos__frame_t *frame)
         give(d, &decoded->layer[i].tuple);
         if (decoded->layer[i].flags & SMOS__ICMP_ERROR) give(d, &decoded->layer[i].quoted);
     }
-    d->hands[smos__owner(decoded->owner_hash, (uint32_t)d->workers)].wanted = 1; /* the one that counts it */
+    /* what holds no flow is counted by one worker, all else by the owner of the innermost layer */
+    if (decoded->layers == 0) d->hands[smos__owner(decoded->owner_hash, (uint32_t)d->workers)].wanted = 1;
 }
 
 /* Everything worker `hand` must see before and with the current frame. 1 done, 0 its ring is full. */
