@@ -1,6 +1,6 @@
 """One flow of a capture, as a typed view of the record that the engine writes when it ends.
 
-A record is an `smos_flow_info_t` (shardmos.h): 304 bytes of fixed layout. A `Flow` keeps those bytes and decodes a
+A record is an `smos_flow_info_t` (shardmos.h): 296 bytes of fixed layout. A `Flow` keeps those bytes and decodes a
 field when it is asked for, so that making one costs a fraction of a microsecond. Pairs are `(client, server)`, each
 counting what that end sent.
 """
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from shardmos.events import end_reason_text, state_text
 
-RECORD_SIZE = 304
+RECORD_SIZE = 296
 _SIDE = "6Q6IHBBB3x"
-_RECORD = struct.Struct(f"=Q16s16sHHBBHIIqq{_SIDE}{_SIDE}8s48sHHIBBBBI")
+_RECORD = struct.Struct(f"=Q16s16sHHBBHIIqq{_SIDE}{_SIDE}8s40sHHIBBBBI")
 _PROTO_AT = 44
 _SIDE_AT, _SIDE_SIZE = 72, 80
 _U64 = struct.Struct("=Q").unpack_from
@@ -232,35 +232,35 @@ class Flow:
 
     @property
     def history(self) -> str:
-        """As in Zeek's conn.log; cut at the end if longer than 47 letters."""
-        return _text(self._record[240:288])
+        """As in Zeek's conn.log; cut at the end if longer than 39 letters."""
+        return _text(self._record[240:280])
 
     @property
     def end_reason(self) -> str | None:
         """`fin, rst, idle, evicted, capture_end` or `stopped`; None while the flow lives."""
-        return end_reason_text(self._record[297])
+        return end_reason_text(self._record[289])
 
     @property
     def midstream(self) -> bool:
         """No SYN was seen."""
-        return bool(self._record[298])
+        return bool(self._record[290])
 
     @property
     def vlan(self) -> list[int]:
         """VLAN ids of the first packet, outermost first."""
         record = self._record
-        return [tag for tag in (_U16(record, 288)[0], _U16(record, 290)[0]) if tag]
+        return [tag for tag in (_U16(record, 280)[0], _U16(record, 282)[0]) if tag]
 
     @property
     def tunnel(self) -> dict[str, Any] | None:
         """`{"kind": "vxlan", "id": 42}` for a flow inside a tunnel, else None."""
-        kind = self._record[296]
-        return _tunnel(kind, _U32(self._record, 292)[0])
+        kind = self._record[288]
+        return _tunnel(kind, _U32(self._record, 284)[0])
 
     @property
     def anomalies(self) -> int:
         """How many anomalies were raised on the flow."""
-        return int(_U32(self._record, 300)[0])
+        return int(_U32(self._record, 292)[0])
 
     @property
     def sha256(self) -> tuple[str | None, str | None] | None:
