@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAGIC "SMOSRING"
+#define MAGIC 0x474e4952534f4d53u /* "SMOSRING", written last */
 #define VERSION 1
 #define SMALLEST (1u << 20) /* so that the largest frame always fits in half of it */
 #define LARGEST (1u << 30)
@@ -26,7 +26,7 @@ typedef struct record {
 #define ALIGN 64u
 
 typedef struct shared {
-    uint8_t magic[8];
+    _Atomic uint64_t magic;
     uint32_t version;
     uint32_t data_bytes;
     _Alignas(64) _Atomic uint64_t head; /* producer's line */
@@ -73,17 +73,17 @@ smos__ring_t *smos__ring_init(void *memory, uint32_t data_bytes)
     memset(s, 0, sizeof *s);
     s->version = VERSION;
     s->data_bytes = (uint32_t)ring->bytes;
-    atomic_thread_fence(memory_order_release);
-    memcpy(s->magic, MAGIC, sizeof s->magic);
+    atomic_store_explicit(&s->magic, MAGIC, memory_order_release);
     return ring;
 }
 
 smos__ring_t *smos__ring_attach(void *memory, size_t bytes)
 {
     if (bytes < sizeof(shared_t) + SMALLEST || (uintptr_t)memory % _Alignof(shared_t) != 0) return NULL;
-    const shared_t *s = memory;
+    shared_t *s = memory;
+    if (atomic_load_explicit(&s->magic, memory_order_acquire) != MAGIC) return NULL;
     uint64_t data = *(const volatile uint32_t *)&s->data_bytes; /* once: it may change under us */
-    if (memcmp(s->magic, MAGIC, sizeof s->magic) != 0 || s->version != VERSION) return NULL;
+    if (s->version != VERSION) return NULL;
     if (data < SMALLEST || data > LARGEST || (data & (data - 1)) != 0 || data > bytes - sizeof(shared_t)) return NULL;
     smos__ring_t *ring = handle(memory, data);
     /* a consumer that was started again goes on behind what the one before it had freed */
