@@ -85,6 +85,7 @@ class Pool:
         self.counters: dict[str, int] = {}
         self.results: list[Any] = []
         self._children: list[_Child] = []
+        self._dealer: Any = None
         self._cut = ""
         self._paths = paths
         self._workers = workers
@@ -108,8 +109,9 @@ class Pool:
                 ring = rings[worker] if rings else None
                 self._fork(f"worker {worker}", lambda send, w=worker, r=ring: self._work(send, w, r))
             if dealer is not None:
+                # It stays open here, unused, until the workers are gone: closing it would end the rings for them too.
+                self._dealer = dealer
                 self._fork("the reader", lambda send: _deal(send, dealer))
-                dealer.close()
         except BaseException:
             self.close()
             raise
@@ -202,6 +204,9 @@ class Pool:
                     child.status = 0
             os.close(child.fd)
         self._children.clear()
+        dealer, self._dealer = self._dealer, None
+        if dealer is not None:
+            dealer.close()
 
     def __del__(self) -> None:
         if getattr(self, "_children", None) and self._owner == os.getpid():
