@@ -186,6 +186,14 @@ class Report:
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     missed: bool = False
+    judged: bool = True
+
+    def checksums(self, result: Result, made: Capture) -> None:
+        """The peers verify checksums; an engine that did not has done less work, and no target is judged by it."""
+        checked = int(result["counters"].get("checksum_checked", 0))
+        if self.judged and checked < 0.99 * made.packets:
+            self.judged = False
+            self.wrong.append(f"the engine verified {checked} checksums of {made.packets} packets: nothing is judged")
 
     def row(self, *cells: object) -> None:
         self.rows.append([str(cell) for cell in cells])
@@ -195,7 +203,8 @@ class Report:
         met = value >= limit if at_least else value <= limit
         self.missed |= not met
         sign = "≥" if at_least else "≤"
-        self.targets.append([what, f"{value:.3g}{unit}", f"{sign} {limit:g}{unit}", "met" if met else "MISSED"])
+        verdict = "not judged" if not self.judged else "met" if met else "MISSED"
+        self.targets.append([what, f"{value:.3g}{unit}", f"{sign} {limit:g}{unit}", verdict])
 
     def attempt(self, part: Callable[[], None]) -> None:
         """Runs one part; what is missing or wrong is told at the end, and the other parts go on."""

@@ -28,9 +28,11 @@ def _run(setup: Setup, engine: Path, flows: int) -> Result:
 
 def _compare(setup: Setup, report: Report) -> None:
     engine = program(setup, "engine_run")
+    packets = setup.scaled(PACKETS)
     sizes = [setup.scaled(size) for size in SIZES]
     programs = {str(flows): partial(_run, setup, engine, flows) for flows in sizes}
     results = alternate(setup.runs, programs)
+    report.checksums(results[str(sizes[0])][0], capture(setup, "concurrent", flows=sizes[0], packets=packets))
     whole = {name: Times.of(runs, "whole") for name, runs in results.items()}
     steady = {name: Times.of(runs, "steady") for name, runs in results.items()}
     first, last = str(sizes[0]), str(sizes[-1])

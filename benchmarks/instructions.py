@@ -8,7 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import Capture, Missing, Report, Setup, Wrong, arguments, capture, floor_slots, program
+from common import (
+    Capture,
+    Missing,
+    Report,
+    Setup,
+    Wrong,
+    arguments,
+    capture,
+    check_counts,
+    floor_slots,
+    measure,
+    program,
+)
 
 
 def _instructions(command: list[str | Path], out: Path) -> int:
@@ -53,6 +65,10 @@ def main() -> int:
         for kind, made in captures.items():
             slots = [str(floor_slots(made))] if name == "floor" else []
             out = setup.cache / f"callgrind.{kind}.{label.replace(': ', '-').replace(' ', '-')}"
+            if name == "engine_run_v3":
+                result = measure([path, made.path, *options])
+                check_counts(result, made, streams="track" not in options)
+                report.checksums(result, made)
             value = _instructions([path, made.path, *options, *slots], out)
             counted[kind, label] = f"{value / made.packets:.0f}"
 

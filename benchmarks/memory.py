@@ -15,6 +15,7 @@ def _measure(setup: Setup, report: Report) -> None:
     made = capture(setup, "concurrent", flows=flows, packets=setup.scaled(5_000_000))
     result = measure([program(setup, "engine_run"), made.path, "--max-flows", str(flows), "--segments"])
     check_counts(result, made)
+    report.checksums(result, made)
     if result["alive"] != flows:
         raise Wrong(f"{result['alive']} flows were alive at the end, not {flows}: the number per flow means nothing")
     report.row("process: memory in use", f"{result['memory']:,}", f"{result['memory'] / flows:.1f}")

@@ -74,6 +74,7 @@ def _alone(setup: Setup, report: Report) -> None:
     made = capture(setup, "http", connections=size, open=min(4096, size))
     engine = program(setup, "engine_run")
     half = measure([engine, made.path, "--workers", "2", "--worker", "0"])
+    report.checksums(measure([engine, made.path]), made)
     share = sum(half["stream_bytes"]) / sum(made.truth["stream_bytes"])
     report.notes.append(f"Worker 0 of 2 alone: {half['cpu_ns'] / 1e6:.1f} ms of CPU for {share:.0%} of the bytes.")
 

@@ -54,7 +54,10 @@ def _compare(setup: Setup, report: Report, kind: str, judged: bool) -> None:
     size = setup.scaled(50_000)
     made = capture(setup, kind, connections=size, open=min(4096, size))
     programs = _programs(setup, made, report)
-    times = {name: Times.of(results) for name, results in alternate(setup.runs, programs).items()}
+    all_results = alternate(setup.runs, programs)
+    for name in all_results.keys() & {"engine: deliver", "engine: track"}:
+        report.checksums(all_results[name][0], made)
+    times = {name: Times.of(results) for name, results in all_results.items()}
     engine = times.get("engine: deliver")
     for name, time in times.items():
         ratio = f"{engine.median / time.median:.2f}" if engine else "-"

@@ -197,9 +197,10 @@ int main(int argc, char **argv)
     if (result.last & SMOS_RUN_FAILED)
         fail(smos_shard_error(shard));
 
-    printf("{\"packets\": %" PRIu64 ", \"stream_bytes\": [%" PRIu64 ", %" PRIu64 "], \"calls\": %" PRIu64 ", \"cpu_ns\": %" PRIu64
+    printf("{\"packets\": %" PRIu64 ", \"flows\": %" PRIu64 ", \"stream_bytes\": [%" PRIu64 ", %" PRIu64 "], \"calls\": %" PRIu64 ", \"cpu_ns\": %" PRIu64
            ", \"wall_ns\": %" PRIu64 ", \"max_flows\": %" PRIu64,
-           counter(shard, "packets"), result.stream_bytes[0], result.stream_bytes[1], result.calls, cpu_ns(),
+           counter(shard, "packets"), counter(shard, "flows_made"), result.stream_bytes[0], result.stream_bytes[1], result.calls,
+           cpu_ns(),
            clock_ns(CLOCK_MONOTONIC) - wall, config.max_flows);
     if (o.mark)
         printf(", \"mark_packets\": %" PRIu64 ", \"mark_cpu_ns\": %" PRIu64 ", \"end_cpu_ns\": %" PRIu64, result.mark_packets,
