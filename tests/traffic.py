@@ -32,9 +32,7 @@ def ip_frame(source: str, destination: str, proto: int, segment: bytes) -> bytes
 def tcp_frame(
     source: tuple[str, int], destination: tuple[str, int], seq: int, ack: int, flags: int, data: bytes = b""
 ) -> bytes:
-    segment = struct.pack(
-        "!HHIIBBHHH", source[1], destination[1], seq % 2**32, ack % 2**32, 5 << 4, flags, 65535, 0, 0
-    )
+    segment = struct.pack("!HHIIBBHHH", source[1], destination[1], seq % 2**32, ack % 2**32, 5 << 4, flags, 65535, 0, 0)
     segment += data
     pseudo = ipaddress.IPv4Address(source[0]).packed + ipaddress.IPv4Address(destination[0]).packed
     total = checksum(pseudo + struct.pack("!BBH", 0, 6, len(segment)) + segment)

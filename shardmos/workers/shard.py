@@ -66,8 +66,9 @@ class Run(enum.IntFlag):
 class ShardConfig:
     """How a shard is laid out and what it does. None leaves the engine's default; times are seconds, 0 never.
 
-    `memory` bounds the worker in bytes; sizes that are given beside it override what follows from it. `publish` fills the
-    event queue ("anomalies", "modules", "log"); "flows" collects the records of ended flows, as `records` does.
+    `memory` bounds the worker in bytes; sizes that are given beside it override what follows from it.
+    `publish` fills the event queue ("anomalies", "modules", "log"); "flows" collects the records of ended flows, as
+    `records` does.
     """
 
     worker: int = 0
