@@ -213,6 +213,11 @@ static void advance(smos__zeek_end_t *end, smos__zeek_end_t *peer, const smos__z
     }
 }
 
+static bool clean(const smos__zeek_end_t *end)
+{
+    return end->state == SMOS__ZEEK_ESTABLISHED || (end->state == SMOS__ZEEK_CLOSED && end->before == SMOS__ZEEK_ESTABLISHED);
+}
+
 void smos__zeek_init(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], bool flipped)
 {
     memset(z, 0, sizeof *z);
@@ -241,21 +246,21 @@ void smos__zeek_segment(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], const s
         count16(&end->zero_windows, history, s->from, 'w');
     if (s->flags & SMOS__FIN)
         end->seen |= FIN_COUNTED;
+    uint64_t acked = peer->acked;
     if (s->flags & SMOS__ACK)
         take_ack(peer, s);
     take_seq(end, history, s, s->seq + length);
     if (control || end->state == SMOS__ZEEK_INACTIVE)
         advance(end, peer, s);
+    if (peer->hole && peer->acked > acked) { /* after the state's change: a gap that a RST reveals is not noted */
+        peer->hole = 0;
+        smos__zeek_gap(z, history, !s->from);
+    }
 }
 
 void smos__zeek_bad_checksum(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], int from)
 {
     count8(&z->end[from].checksums, history, from, 'c');
-}
-
-static bool clean(const smos__zeek_end_t *end)
-{
-    return end->state == SMOS__ZEEK_ESTABLISHED || (end->state == SMOS__ZEEK_CLOSED && end->before == SMOS__ZEEK_ESTABLISHED);
 }
 
 bool smos__zeek_gap(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], int sender)
@@ -264,6 +269,12 @@ bool smos__zeek_gap(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], int sender)
         return false;
     count8(&z->end[sender].gaps, history, sender, 'g');
     return true;
+}
+
+bool smos__zeek_hole(smos__zeek_t *z, int sender)
+{
+    z->end[sender].hole = 1;
+    return clean(&z->end[0]) && clean(&z->end[1]);
 }
 
 void smos__zeek_datagram(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], int from)

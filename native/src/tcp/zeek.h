@@ -52,7 +52,8 @@ typedef struct smos__zeek_end {
     uint8_t checksums;
     uint8_t state : 4, before : 4; /* smos__zeek_state; `before` is the state it came from */
     uint8_t seen;      /* letters given; SMOS__ZEEK_SAW_* in zeek.c */
-    uint8_t reserved[2];
+    uint8_t hole;      /* a hole that the peer has not acknowledged yet waits for its letter */
+    uint8_t reserved;
 } smos__zeek_end_t;
 
 /* One cache line per flow; the text, char[SMOS_HISTORY_MAX], may lie elsewhere (it is touched only when a letter is added). */
@@ -80,7 +81,11 @@ void smos__zeek_bad_checksum(smos__zeek_t *, char history[SMOS_HISTORY_MAX], int
 /* For each hole in what `sender` sent, once its peer acknowledged it. True if it belongs in missed_bytes. */
 bool smos__zeek_gap(smos__zeek_t *, char history[SMOS_HISTORY_MAX], int sender);
 
-/* For a UDP datagram (letter d; states are "has sent"). */
+/* For bytes that went by unseen (cut by the snap length), when they do: Zeek notes a gap with the acknowledgement that covers them, one
+ * for all that it covers. True if they belong in missed_bytes. */
+bool smos__zeek_hole(smos__zeek_t *, int sender);
+
+/* For a UDP datagram, not for ICMP, whose history is empty (letter d; states are "has sent"). */
 void smos__zeek_datagram(smos__zeek_t *, char history[SMOS_HISTORY_MAX], int from);
 
 /* "S0" … "OTH"; "" for protocols that are none of TCP, UDP, ICMP, ICMPv6. Static storage. */
