@@ -27,6 +27,15 @@ typedef struct smos__defrag smos__defrag_t;
 size_t smos__defrag_size(const smos__defrag_config_t *config);
 smos__defrag_t *smos__defrag_init(void *memory, const smos__defrag_config_t *config);
 
+/* A fragment: returns the datagram that it completes, or NULL (waiting or dropped). `ip` points to the fragment's IP header, with
+ * what lies between it and the fragment header in IPv6; `captured` bytes are readable; ip_len is the fragment's total length on the
+ * wire. `meta` gives the addresses, version, VLAN and tunnel id (the key, with ip_id of IPv4 and the protocol) and takes nothing.
+ * The datagram begins with the first fragment's IP header, mended: no fragment header (IPv6), no MF, no offset, its own length
+ * and header checksum (IPv4). *length is its bytes; it stays until smos__defrag_release. Anomalies are appended, each once per call, to
+ * anomalies[SMOS__MAX_ANOMALIES]; what is beyond that only counts in *anomaly_count's cap. */
+const uint8_t *smos__defrag_add(smos__defrag_t *d, const smos__frame_t *frame, const uint8_t *ip, uint32_t captured, uint32_t ip_len,
+                                const smos__layer_t *meta, uint32_t *length, uint16_t *anomalies, uint8_t *anomaly_count);
+
 /* Gives back the datagrams that were completed since the last call: call at the end of a burst. */
 void smos__defrag_release(smos__defrag_t *d);
 
