@@ -163,12 +163,13 @@ def test_a_cut_capture_gives_its_flows_first(many: Path, tmp_path: Path, workers
     assert "\n" not in str(error.value)
 
 
-def test_a_worker_that_dies_is_an_error(many: Path, tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_an_error(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    writer = subprocess.Popen(["sh", "-c", '(cat "$0"; exec sleep 60) > "$1"', str(many), str(fifo)])
+    path = write_pcap(tmp_path / "long.pcap", conversations(400), step=1)
+    writer = subprocess.Popen(["sh", "-c", '(cat "$0"; exec sleep 60) > "$1"', str(path), str(fifo)])
     try:
-        reading = flows(fifo, workers=2, timeout_closed=0.001)
+        reading = flows(fifo, workers=2, timeout_closed=1)
         next(reading)
         victim = max(int(line.split()[0]) for line in children() if "sh" not in line.split()[1:])
         os.kill(victim, 9)
