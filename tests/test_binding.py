@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -212,6 +213,27 @@ def test_what_no_handler_may_swallow_ends_the_run_and_is_raised_there(capture: P
         with pytest.raises(KeyboardInterrupt):
             drain(shard)
         assert shard.stats().modules[0]["errors"] == 0
+
+
+def test_a_signal_during_handlers_is_raised_from_run(tmp_path: Path) -> None:
+    # Many short handlers: the signal arrives in a handler, between handlers, or in the engine.
+    path = write_pcap(tmp_path / "many.pcap", conversations(100))
+
+    def dispatch(call: Any) -> None:
+        pass
+
+    for attempt in range(20):
+        with Shard(ShardConfig()) as shard:
+            shard.commit(python_box(shard, "busy", dispatch, PKT_IN))
+            shard.open_captures([path], loop=True)
+            timer = threading.Timer(0.005 + attempt * 0.0017, signal.raise_signal, [signal.SIGINT])
+            timer.start()
+            deadline = time.monotonic() + 10
+            with pytest.raises(KeyboardInterrupt):
+                while time.monotonic() < deadline:
+                    shard.run(0.05)
+            timer.join()
+            assert shard.stats().modules[0]["errors"] == 0
 
 
 def test_handlers_ask_for_their_flow_and_a_stale_one_is_none(capture: Path) -> None:

@@ -32,7 +32,15 @@ def enum_names(enum: str, prefix: str) -> dict[str, int]:
     }
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator]
+# Interrupts that arrive just outside of a handler's own try: Shard.run raises them when the engine is back.
+escaped: list[BaseException] = []
+
+
+def _on_escape(kind: Any, error: BaseException, traceback: Any) -> None:
+    escaped.append(error)
+
+
+@ffi.def_extern(onerror=_on_escape)  # type: ignore[untyped-decorator]
 def smos_py_dispatch(handle: Any, call: Any) -> None:
     # `handle` is ffi.new_handle of a callable that never raises (shard.py wraps what the user gave).
     ffi.from_handle(handle)(call)

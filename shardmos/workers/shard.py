@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 from shardmos.errors import ShardmosError
-from shardmos.workers.binding import ERROR_SIZE, RECORD_SIZE, enum_names, ffi, lib, live_handles
+from shardmos.workers.binding import ERROR_SIZE, RECORD_SIZE, enum_names, escaped, ffi, lib, live_handles
 from shardmos.workers.segments import StatsSnapshot, read_stats
 
 __all__ = ["RECORD_SIZE", "Box", "BoxManifest", "CData", "Dealer", "Run", "Shard", "ShardConfig", "ShardError"]
@@ -240,6 +240,8 @@ class Shard:
 
     def _result(self, bits: int) -> Run:
         pending, self._pending = self._pending, None
+        if pending is None and escaped:
+            pending = escaped.pop()
         if pending is not None:
             raise pending
         return Run(bits)
