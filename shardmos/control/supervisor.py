@@ -1,0 +1,379 @@
+"""Starts workers, watches them, starts them again when they die, and stops them. Also carries requests to them.
+
+A worker gets everything by inheritance: its three memory segments, one end of a socket pair whose EOF tells it that the
+coordinator is gone, and a memfd with its specification. The segments stay with the coordinator when a worker dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+import zmq.asyncio
+
+from shardmos.config import Settings
+from shardmos.control.affinity import Plan
+from shardmos.control.protocol import MAX_TRANSPORT, ProtocolError, bind_private, pack, unpack
+from shardmos.control.stats import WorkerStats, read_breadcrumb
+from shardmos.errors import ShardmosError
+
+STOP_SECONDS = 1.2
+RESTART_WINDOW = 60.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 10.0
+_BATCH_HWM = 64
+
+log = logging.getLogger("shardmos")
+
+
+class WorkerGone(ShardmosError):
+    """The worker died, or did not answer in time."""
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A place for a worker; the process in it may change."""
+
+    index: int
+    core: int
+    fds: dict[str, int]
+    stats: WorkerStats
+    ring_fd: int | None = None
+    state: str = "starting"  # starting, ready, running, ended, failed, dead
+    process: subprocess.Popen[bytes] | None = None
+    liveness: socket.socket | None = None
+    identity: bytes = b""
+    restarts: int = 0
+    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    message: str = ""
+    sent: dict[str, int] = field(default_factory=dict)
+    sent_before: dict[str, int] = field(default_factory=dict)
+    pending: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ("running", "ended")
+
+    def queues(self) -> dict[str, int]:
+        """What it sent and lost on the way to the coordinator, over all its lives."""
+        return {key: self.sent.get(key, 0) + self.sent_before.get(key, 0) for key in {**self.sent, **self.sent_before}}
+
+
+class Supervisor:
+    """The workers of a coordinator. `on_ready` brings a new worker to the desired state; `on_event` tells what happened."""
+
+    def __init__(
+        self,
+        context: zmq.asyncio.Context,
+        sockets: dict[str, str],
+        settings: Settings,
+        plan: Plan,
+        mappable: bool,
+        on_ready: Callable[[Slot], Awaitable[None]],
+        on_event: Callable[..., None],
+    ) -> None:
+        self._sockets, self._settings, self._plan = sockets, settings, plan
+        self._on_ready, self._on_event = on_ready, on_event
+        self._loop = asyncio.get_running_loop()
+        self._ids = itertools.count(1)
+        self._generations = itertools.count(1)
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._owner_seed = secrets.randbits(32)
+        self._hash_key = secrets.token_bytes(32)
+        self._dealer: subprocess.Popen[bytes] | None = None
+        self._dealer_line: socket.socket | None = None
+        self.changed = asyncio.Event()
+        self.malformed = 0
+        self.failure = ""
+        self.control = context.socket(zmq.ROUTER)
+        self.control.set(zmq.ROUTER_MANDATORY, 1)
+        self.control.set(zmq.LINGER, 0)
+        self.control.set(zmq.MAXMSGSIZE, MAX_TRANSPORT)
+        bind_private(self.control, sockets["control"])
+        self.batches = context.socket(zmq.PULL)
+        self.batches.set(zmq.RCVHWM, _BATCH_HWM)
+        self.batches.set(zmq.MAXMSGSIZE, MAX_TRANSPORT)
+        bind_private(self.batches, sockets["batches"])
+        self.slots = [self._make_slot(index, mappable) for index in range(len(plan.workers))]
+
+    def _make_slot(self, index: int, mappable: bool) -> Slot:
+        fds = {name: os.memfd_create(f"shardmos-{name}-{index}", os.MFD_CLOEXEC) for name in ("stats", "state", "breadcrumb")}
+        ring = None if mappable else os.memfd_create(f"shardmos-ring-{index}", os.MFD_CLOEXEC)
+        return Slot(index, self._plan.workers[index], fds, WorkerStats(fds["stats"]), ring)
+
+    # ---- starting ----
+
+    def start(self) -> None:
+        """Starts all processes; they report to `serve_control`."""
+        if self.slots[0].ring_fd is not None:
+            self._start_dealer()
+        for slot in self.slots:
+            self._start(slot)
+
+    def _start(self, slot: Slot) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        replay, options = self._settings["replay"], self._settings.shard_options()
+        slot.identity = f"worker-{slot.index}-{next(self._generations)}".encode()
+        slot.state, slot.liveness, slot.message = "starting", ours, ""
+        spec = {
+            "role": "worker",
+            "parent": os.getpid(),
+            "identity": slot.identity,
+            "control": f"ipc://{self._sockets['control']}",
+            "batches": f"ipc://{self._sockets['batches']}",
+            "liveness_fd": theirs.fileno(),
+            "core": slot.core,
+            "rest_cores": list(self._plan.rest),
+            "filter": self._settings["worker"]["filter"],
+            "port": {**self._port(replay), "ring_fd": slot.ring_fd},
+            "config": {
+                **options,
+                "worker": slot.index,
+                "workers": len(self.slots),
+                "owner_seed": self._owner_seed,
+                "hash_key": self._hash_key,
+                **{f"{name}_fd": fd for name, fd in slot.fds.items()},
+            },
+        }
+        inherited = [*slot.fds.values(), *([slot.ring_fd] if slot.ring_fd is not None else [])]
+        slot.process = self._spawn(spec, theirs, inherited)
+        self._watch(slot.process, lambda process: self._died(slot, process))
+
+    @staticmethod
+    def _port(replay: Any) -> dict[str, Any]:
+        return {key: replay[key] for key in ("files", "loop", "rate", "as_recorded")}
+
+    def _start_dealer(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        rings = [slot.ring_fd for slot in self.slots if slot.ring_fd is not None]
+        spec = {
+            "role": "dealer",
+            "parent": os.getpid(),
+            "liveness_fd": theirs.fileno(),
+            "rest_cores": list(self._plan.rest),
+            "owner_seed": self._owner_seed,
+            "port": {**self._port(self._settings["replay"]), "ring_fds": rings},
+        }
+        self._dealer_line = ours
+        self._dealer = self._spawn(spec, theirs, rings)
+        self._watch(self._dealer, self._dealer_ended)
+
+    def _spawn(self, spec: dict[str, Any], line: socket.socket, inherited: list[int]) -> subprocess.Popen[bytes]:
+        spec_fd = os.memfd_create("shardmos-spec", os.MFD_CLOEXEC)
+        try:
+            os.write(spec_fd, pack(spec))
+            # exec, not fork: no ZeroMQ thread or lock of ours is inherited. A process group of its own: Ctrl-C at the
+            # terminal is the coordinator's to handle.
+            return subprocess.Popen(
+                [sys.executable, "-m", "shardmos.workers.worker", str(spec_fd)],
+                stdin=None if "-" in spec["port"]["files"] else subprocess.DEVNULL,
+                stdout=sys.stderr,
+                pass_fds=[spec_fd, line.fileno(), *inherited],
+                process_group=0,
+            )
+        finally:
+            os.close(spec_fd)
+            line.close()
+
+    def _watch(self, process: subprocess.Popen[bytes], ended: Callable[[subprocess.Popen[bytes]], None]) -> None:
+        fd = os.pidfd_open(process.pid)
+
+        def readable() -> None:
+            self._loop.remove_reader(fd)
+            os.close(fd)
+            process.wait()
+            ended(process)
+            self.changed.set()
+
+        self._loop.add_reader(fd, readable)
+
+    # ---- dying ----
+
+    def _died(self, slot: Slot, process: subprocess.Popen[bytes]) -> None:
+        before, slot.state = slot.state, "dead"
+        if slot.liveness is not None:
+            slot.liveness.close()
+            slot.liveness = None
+        for future in slot.pending.values():
+            if not future.done():
+                future.set_exception(WorkerGone(f"worker {slot.index} died"))
+        slot.pending.clear()
+        if self._stopping:
+            return
+        if before == "failed":  # it said why
+            self.failure = self.failure or slot.message
+            return
+        crumb = read_breadcrumb(slot.fds["breadcrumb"])
+        slot.stats.retire()
+        slot.sent_before, slot.sent = slot.queues(), {}
+        how = describe_exit(process.returncode)
+        inside = f" in module {crumb['module']}" if crumb and crumb["module"] else ""
+        log.error("worker %d (process %d) died%s: %s", slot.index, process.pid, inside, how)
+        self._on_event("worker-died", worker=slot.index, pid=process.pid, reason=how, breadcrumb=crumb)
+        self._spawn_task(self._restart(slot))
+
+    async def _restart(self, slot: Slot) -> None:
+        now = time.monotonic()
+        recent = sum(now - death < RESTART_WINDOW for death in slot.deaths)
+        slot.deaths.append(now)
+        await asyncio.sleep(min(_FIRST_DELAY * 2**recent, _LONGEST_DELAY))
+        if self._stopping:
+            return
+        slot.restarts += 1
+        self._start(slot)
+        assert slot.process is not None
+        self._on_event("worker-restarted", worker=slot.index, pid=slot.process.pid, restarts=slot.restarts)
+
+    def _dealer_ended(self, process: subprocess.Popen[bytes]) -> None:
+        if process.returncode and not self._stopping:
+            assert self._dealer_line is not None
+            self._dealer_line.setblocking(False)
+            with contextlib.suppress(OSError):
+                self.failure = self._dealer_line.recv(4096).decode("utf-8", "replace")
+            self.failure = self.failure or f"the reader of the captures died: {describe_exit(process.returncode)}"
+
+    # ---- talking ----
+
+    async def serve_control(self) -> None:
+        """Takes what workers say, for ever."""
+        while True:
+            frames = await self.control.recv_multipart()
+            try:
+                identity, data = frames
+                slot = next(slot for slot in self.slots if slot.identity == identity)
+                message = unpack(data)
+                if "state" in message:
+                    self._heard(slot, message["state"], message["args"])
+                else:
+                    self._answered(slot, message)
+            except (ProtocolError, StopIteration, ValueError, KeyError, TypeError, AttributeError):
+                self.malformed += 1
+
+    def _heard(self, slot: Slot, state: str, args: dict[str, Any]) -> None:
+        if state in ("beat", "bye", "ended"):
+            slot.sent = {str(key): int(value) for key, value in args.items() if key != "message"}
+        if state == "ready":
+            slot.state = "ready"
+            self._spawn_task(self._bring_up(slot))
+        elif state == "failed":
+            slot.state, slot.message = "failed", str(args["message"])
+        elif state == "ended":
+            slot.state, slot.message = "ended", str(args["message"])
+            if slot.message:
+                log.error("worker %d: the port failed: %s", slot.index, slot.message)
+            self._on_event("worker-ended", worker=slot.index, message=slot.message)
+        self.changed.set()
+
+    async def _bring_up(self, slot: Slot) -> None:
+        try:
+            await self._on_ready(slot)
+            slot.state = "running" if slot.state == "ready" else slot.state
+            assert slot.process is not None
+            self._on_event("worker-started", worker=slot.index, pid=slot.process.pid, core=slot.core)
+        except ShardmosError as error:
+            if not self._stopping:
+                log.error("worker %d did not start: %s", slot.index, error)
+                self.kill(slot)
+        self.changed.set()
+
+    def _answered(self, slot: Slot, message: dict[str, Any]) -> None:
+        future = slot.pending.pop(message["id"], None)
+        if future is None or future.done():
+            return
+        if "error" in message:
+            future.set_exception(ShardmosError(str(message["error"])))
+        else:
+            future.set_result(dict(message["ok"]))
+
+    async def ask(self, slot: Slot, op: str, args: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """A worker's answer. ShardmosError with its reason; WorkerGone where none comes."""
+        id = next(self._ids)
+        future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        slot.pending[id] = future
+        try:
+            await self.control.send_multipart([slot.identity, pack({"id": id, "op": op, "args": args})])
+            return await asyncio.wait_for(future, seconds)
+        except TimeoutError:
+            raise WorkerGone(f"worker {slot.index} did not answer {op} within {seconds:g} seconds") from None
+        except zmq.ZMQError:
+            raise WorkerGone(f"worker {slot.index} cannot be reached") from None
+        finally:
+            slot.pending.pop(id, None)
+
+    def kill(self, slot: Slot) -> None:
+        """Ends a worker that hangs; it is started again as any that dies."""
+        if slot.process is not None and slot.process.poll() is None:
+            slot.process.send_signal(signal.SIGKILL)
+
+    # ---- stopping ----
+
+    async def stop(self) -> None:
+        """Lets workers finish their flows; those that do not return in time are killed."""
+        self._stopping = True
+        deadline = self._loop.time() + STOP_SECONDS
+        processes = [slot.process for slot in self.slots if slot.process is not None]
+        if self._dealer is not None:
+            self._dealer.kill()
+            processes.append(self._dealer)
+        for slot in self.slots:
+            if slot.process is not None and slot.process.returncode is None:
+                try:
+                    await self.control.send_multipart([slot.identity, pack({"id": 0, "op": "stop", "args": {}})])
+                except zmq.ZMQError:  # it has not come so far
+                    slot.process.kill()
+        while any(process.returncode is None for process in processes) and self._loop.time() < deadline:
+            self.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), max(deadline - self._loop.time(), 0.01))
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+        for process in processes:
+            if process.returncode is None:
+                process.wait()
+
+    def close(self) -> None:
+        """Everything that is left: descriptors, sockets, tasks."""
+        for task in self._tasks:
+            task.cancel()
+        for slot in self.slots:
+            if slot.process is not None and slot.process.poll() is None:
+                slot.process.kill()
+                slot.process.wait()
+            if slot.liveness is not None:
+                slot.liveness.close()
+            for fd in (*slot.fds.values(), *([slot.ring_fd] if slot.ring_fd is not None else [])):
+                os.close(fd)
+        if self._dealer_line is not None:
+            self._dealer_line.close()
+        self.control.close()
+        self.batches.close()
+
+    def _spawn_task(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def describe_exit(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is not None and code < 0:
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+    return f"exit code {code}"

@@ -1,0 +1,123 @@
+"""PREPARE in a worker: from what the coordinator sent to a box that the shard can commit."""
+
+from __future__ import annotations
+
+import fcntl
+import linecache
+import os
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shardmos.errors import ModuleError, ShardmosError
+from shardmos.middlebox import Middlebox
+from shardmos.workers.load import find_class
+
+if TYPE_CHECKING:
+    from shardmos.workers.host import Host
+    from shardmos.workers.shard import Box, Shard
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A module ready for COMMIT; `host` is None for native ones."""
+
+    box: Box
+    host: Host | None = None
+
+    def free(self) -> None:
+        """Once nothing runs it: after a refusal, or when it was replaced and is idle."""
+        self.box.free()
+        if self.host is not None:
+            self.host.release()
+
+
+def prepare(shard: Shard, args: Mapping[str, Any]) -> Prepared:
+    """Loads a module; runs in a thread beside the packet loop. ShardmosError, of one line, for whatever is wrong."""
+    file, version, params = args["file"], args["version"], args["params"]
+    if args["kind"] == "object":
+        return _prepare_object(shard, args["code"], file, version, params, args["rename"])
+    return _prepare_python(shard, args["code"], file, version, params, args["rename"])
+
+
+def _prepare_object(
+    shard: Shard, code: bytes, file: str, version: str, params: Mapping[str, str], rename: str | None
+) -> Prepared:
+    fd = sealed_memory(code)
+    try:
+        box = shard.load_c(fd, file, version, params)
+    finally:
+        os.close(fd)
+    if rename is not None and rename != box.name:
+        name = box.name
+        box.free()
+        raise ModuleError(f"module {file}: its name {name} is compiled in; push it without --as")
+    return Prepared(box)
+
+
+def sealed_memory(content: bytes) -> int:
+    """A memfd that nobody can change any more."""
+    fd = os.memfd_create("shardmos-module", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _prepare_python(
+    shard: Shard, code: bytes, file: str, version: str, params: Mapping[str, str], rename: str | None
+) -> Prepared:
+    from shardmos.workers import host
+
+    middlebox = load_source(code, file, version, params, rename)
+    try:
+        made, box = host.prepare(shard, middlebox, version)
+    except ShardmosError as error:
+        raise ModuleError(f"module {file}: {error}") from None
+    return Prepared(box, made)
+
+
+def load_source(
+    code: bytes, file: str, version: str, params: Mapping[str, str], rename: str | None = None
+) -> Middlebox:
+    """The middlebox that Python source defines, with its parameters set. `file` is for messages and tracebacks."""
+    shown = f"<{os.path.basename(file)} {version[:12]}>"
+    module = types.ModuleType(f"shardmos_module_{version[:12]}")
+    module.__file__ = shown
+    try:
+        text = code.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModuleError(f"module {file}: is not UTF-8 text (byte {error.start})") from None
+    # Tracebacks show the pushed source's lines, which are in no file here.
+    linecache.cache[shown] = (len(text), None, text.splitlines(keepends=True), shown)
+    sys.modules[module.__name__] = module  # dataclasses and type hints look there
+    try:
+        exec(compile(text, shown, "exec"), vars(module))
+        kind = find_class(module, file)
+        if rename is not None:
+            kind.name = rename
+        return kind.from_text(params)
+    except SyntaxError as error:
+        raise ModuleError(f"module {file}, line {error.lineno}: {error.msg}") from None
+    except ShardmosError:
+        raise
+    except BaseException as error:  # also SystemExit: a module does not end its worker
+        line = _line_of(error, shown)
+        raise ModuleError(f"module {file}{line}: {type(error).__name__}: {error}") from None
+
+
+def _line_of(error: BaseException, shown: str) -> str:
+    line, trace = "", error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == shown:
+            line = f", line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return line
