@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import stat
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 TURN_SECONDS = 0.05
 _PACKED_MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 _OWN = {"worker", "workers", "owner_seed", "records", "publish", "live", "stats_fd", "state_fd", "breadcrumb_fd"}
+_KINDS = {"int": "whole number", "float": "number", "str": "word", "bool": "true or false"}
 _WORDS = {
     "key": ("5tuple", "vlan"),
     "checksums": ("verify", "ignore"),
@@ -126,7 +128,19 @@ def make_config(options: dict[str, Any], **fixed: Any) -> ShardConfig:
             raise UsageError(f"{name}: {options[name]!r}; choose one of {', '.join(words)}")
     if isinstance(options.get("memory"), str):
         options = {**options, "memory": parse_size(options["memory"])}
+    for field in dataclasses.fields(ShardConfig):
+        if field.name in options:
+            _check_type(field.name, options[field.name], str(field.type))
     return ShardConfig(**options, **fixed)
+
+
+def _check_type(name: str, value: Any, declared: str) -> None:
+    """`declared` is the field's annotation, as in "float | None"."""
+    wanted = declared.split(" | ")
+    if type(value).__name__ in wanted or (value is None and "None" in wanted):
+        return
+    if not (wanted[0] == "float" and type(value) is int):
+        raise UsageError(f"{name}: {value!r} is no {_KINDS.get(wanted[0], wanted[0])}")
 
 
 def parse_size(text: str) -> int:
