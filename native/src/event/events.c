@@ -95,6 +95,7 @@ static uint16_t intern(smos__events_t *ev, const smos__member_t *members, int co
             for (int side = 0; side < 2; side++)
                 s->mask[hook][side] |= members[i].sides & 1 << side ? box->mask[hook][side] : box->mask[hook][side] & SMOS_BIT(SMOS_CONN_END);
     }
+    for (int i = 0; i < 6; i++) s->any |= s->mask[i / 2][i % 2];
     s->stream = (s->mask[0][0] | s->mask[0][1]) & (SMOS_BIT(SMOS_NEW_DATA) | SMOS_BIT(SMOS_GAP));
     s->next = *chain;
     *chain = index;

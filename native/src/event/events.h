@@ -55,6 +55,7 @@ typedef struct smos__set {
     uint16_t epoch;
     uint8_t count;
     bool stream; /* somebody wants bytes */
+    uint32_t any; /* events wanted at any hook and side */
     uint32_t mask[3][2];
     smos__member_t members[SMOS_MAX_MODULES];
 } smos__set_t;

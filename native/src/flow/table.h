@@ -11,7 +11,7 @@
 #include "flow/flow.h"
 
 #define SMOS__BUCKET_ENTRIES 7
-#define SMOS__MAX_PROBES 16 /* buckets; beyond, the table counts as full */
+#define SMOS__MAX_PROBES 64 /* buckets; beyond, the table counts as full */
 
 typedef struct smos__bucket {
     uint32_t index[SMOS__BUCKET_ENTRIES]; /* slot + 1, 0 free */

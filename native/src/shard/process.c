@@ -11,11 +11,13 @@
 
 /* ---- events ---- */
 
-void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+static void fill_packet(smos_shard_t *s);
+
+
+void smos__raise_wanted(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
 {
-    s->counters[SMOS__C_event_pkt_in + event]++;
-    const smos__flow_t *f = &s->arena.hot[flow];
-    if (!smos__events_wanted(&s->events, f, event, side, hook)) return;
+    if (!smos__events_wanted(&s->events, &s->arena.hot[flow], event, side, hook)) return;
+    if (s->events.in_packet && !s->packet_filled) fill_packet(s);
     smos_call_t call = {
         .packet = s->events.in_packet ? &s->packet : NULL, .data = data, .offset = offset, .length = length, .time_ns = s->now_ns, .detail = detail,
         .event = (uint8_t)event, .side = (uint8_t)side, .hook = (uint8_t)hook,
@@ -43,7 +45,7 @@ void smos__anomaly_raise(smos_shard_t *s, uint32_t flow, uint32_t anomaly)
             smos__outbox_anomaly(&s->outbox, s->now_ns, smos__anomaly_name(anomaly), smos__flow_handle(&s->arena, flow), &s->arena.hot[flow].tuple);
         }
     }
-    smos__raise(s, flow, SMOS_ANOMALY, s->events.in_packet ? s->packet.from : SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, anomaly);
+    smos__raise(s, flow, SMOS_ANOMALY, s->events.in_packet ? s->from : SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, anomaly);
 }
 
 
@@ -102,30 +104,17 @@ static smos__class_t first_class(const smos__layer_t *l)
 }
 
 
-static void fill_packet(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, int from)
+static void fill_packet(smos_shard_t *s)
 {
-    smos_packet_t *p = &s->packet;
-    p->frame = frame->data;
-    p->caplen = frame->caplen;
-    p->len = frame->len;
-    p->time_ns = frame->time_ns;
-    p->ip = l->ip;
-    p->l4 = l->l4;
-    p->payload = l->payload;
-    p->payload_captured = l->payload_captured;
-    p->payload_len = l->payload_len;
-    p->ip_len = l->ip_len;
-    p->from = (uint8_t)from;
-    p->number = frame->number;
-    if (l->tuple.proto == TCP) {
-        p->seq = l->seq;
-        p->ack = l->ack;
-        p->window = l->window;
-        p->urgent = l->urgent;
-        p->tcp_flags = l->tcp_flags;
-    } else {
-        p->seq = p->ack = p->window = p->urgent = p->tcp_flags = 0;
-    }
+    const smos__frame_t *frame = s->frame;
+    const smos__layer_t *l = s->layer;
+    bool tcp = l->tuple.proto == TCP;
+    s->packet = (smos_packet_t){
+        .frame = frame->data, .caplen = frame->caplen, .len = frame->len, .time_ns = frame->time_ns, .ip = l->ip, .l4 = l->l4, .payload = l->payload,
+        .payload_captured = l->payload_captured, .payload_len = l->payload_len, .ip_len = l->ip_len, .seq = tcp ? l->seq : 0, .ack = tcp ? l->ack : 0,
+        .window = tcp ? l->window : 0, .urgent = tcp ? l->urgent : 0, .tcp_flags = tcp ? l->tcp_flags : 0, .from = (uint8_t)s->from, .number = frame->number,
+    };
+    s->packet_filled = true;
 }
 
 
@@ -167,6 +156,15 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
         smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
         smos__zeek_segment(&c->zeek, c->history, &z);
     }
+    const uint16_t plain = SMOS__FLOW_STREAM | SMOS__FLOW_TWO_SIDED | SMOS__FLOW_SETUP | SMOS__FLOW_STARTED_RECEIVER | SMOS__FLOW_EXISTING;
+    if ((f->flags & ~plain) == 0 && smos__tcp_fast(f, l, from)) {
+        if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(&t, l, from);
+        smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
+        if (s->events.dropped) return;
+        if (l->payload_len) smos__stream_segment(&t, from, l->seq, l->payload, l->payload_captured, l->payload_len);
+        smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+        return;
+    }
     uint32_t facts = smos__tcp_sender(&t, l, from);
     if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
     smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
@@ -174,13 +172,13 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
     if (facts & SMOS__TCP_REXMIT && !s->events.dropped) smos__raise(s, i, SMOS_REXMIT, from, SMOS_SENDER, NULL, 0, 0, 0);
     if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) smos__raise(s, i, SMOS_STATE_CHANGE, from, SMOS_SENDER, NULL, 0, 0, f->end[from].state);
     if (s->events.dropped) return;
-    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
-    if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER) && !s->events.dropped) {
+    if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER)) {
         f->flags |= SMOS__FLOW_STARTED_RECEIVER;
         smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
     }
-    if (facts & SMOS__TCP_REXMIT && !s->events.dropped) smos__raise(s, i, SMOS_REXMIT, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+    if (facts & SMOS__TCP_REXMIT) smos__raise(s, i, SMOS_REXMIT, !from, SMOS_RECEIVER, NULL, 0, 0, 0); /* before its bytes are merged */
     facts = smos__tcp_receiver(&t, l, from, facts);
+    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
     if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
     if (facts & SMOS__TCP_RECEIVER_STATE) smos__raise(s, i, SMOS_STATE_CHANGE, !from, SMOS_RECEIVER, NULL, 0, 0, f->end[!from].state);
     if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) tcp_timeout_class(s, i, facts);
@@ -191,7 +189,7 @@ static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
 {
     smos__flow_t *f = &s->arena.hot[i];
     smos__flow_cold_t *c = &s->arena.cold[i];
-    if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_datagram(&c->zeek, c->history, from);
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY && f->tuple.proto == UDP) smos__zeek_datagram(&c->zeek, c->history, from);
     smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
     if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER, NULL, 0, 0, 0);
     if (s->events.dropped) return;
@@ -203,7 +201,10 @@ static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
 
 static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
 {
-    fill_packet(s, frame, l, SMOS_CLIENT);
+    s->frame = frame;
+    s->layer = l;
+    s->from = SMOS_CLIENT;
+    fill_packet(s);
     s->counters[SMOS__C_event_orphan]++;
     smos_call_t call = {.packet = &s->packet, .tuple = &l->tuple, .time_ns = s->now_ns, .event = SMOS_ORPHAN, .side = SMOS_CLIENT};
     smos__events_raise_orphan(&s->events, &call, l->ip, l->ip_len, l->ip_captured);
@@ -212,12 +213,15 @@ static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const
 
 
 /* One layer through its flow. Returns the counter under which its frame goes if it is the innermost. */
-static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t hash)
+static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t hash, uint32_t hint)
 {
     int from = SMOS_CLIENT;
     bool fresh = false;
     bool tcp = l->tuple.proto == TCP;
-    uint32_t i = smos__table_find(&s->table, s->arena.hot, hash, &l->tuple, &from);
+    uint32_t i = hint;
+    /* The hint is from before the burst: good only if that flow is still there and the right one. */
+    if (i == SMOS__NO_FLOW || s->arena.hot[i].class_ == SMOS__CLASS_FREE || !smos__tuple_match(&s->arena.hot[i].tuple, &l->tuple, &from))
+        i = smos__table_find(&s->table, s->arena.hot, hash, &l->tuple, &from);
     if (i != SMOS__NO_FLOW) {
         smos__flow_t *f = &s->arena.hot[i];
         if (smos__flow_expired(s, f, s->now_ns)) {
@@ -248,8 +252,10 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
     s->events.in_packet = true;
     s->events.dropped = false;
     s->crumb->packet = frame->number;
-    if (f->set) fill_packet(s, frame, l, from);
-    else s->packet.from = (uint8_t)from;
+    s->frame = frame;
+    s->layer = l;
+    s->from = from;
+    s->packet_filled = false;
     e->packets++;
     e->payload_bytes += l->payload_len;
     e->wire_bytes += frame->len;
@@ -318,7 +324,7 @@ static void tie_icmp_error(smos_shard_t *s, const smos__layer_t *l)
 }
 
 
-static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__decoded_t *d, uint32_t first_hash)
+static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__decoded_t *d, uint32_t first_hash, uint32_t hint)
 {
     smos__counter_t disposition = disposition_of(d->result);
     bool filtered = false;
@@ -347,8 +353,8 @@ static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__dec
             continue;
         }
         if (s->config.key == 0) l->tuple.vlan = 0, l->tuple.tunnel = 0;
-        uint32_t hash = k || layers > 1 ? smos__table_hash(&s->table, &l->tuple) : first_hash;
-        smos__counter_t how = process_layer(s, frame, l, hash);
+        smos__counter_t how = layers == 1 ? process_layer(s, frame, l, first_hash, hint)
+                                          : process_layer(s, frame, l, smos__table_hash(&s->table, &l->tuple), SMOS__NO_FLOW);
         if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, l);
         if (k == layers - 1 && d->result == SMOS__WIRE_OK) disposition = how;
     }
@@ -369,8 +375,9 @@ void smos__process_burst(smos_shard_t *s, int n)
         __builtin_prefetch(smos__table_bucket(&s->table, s->hashes[i]));
     }
     for (int i = 0; i < n; i++) {
+        s->hints[i] = SMOS__NO_FLOW;
         if (s->decoded[i].layers != 1) continue;
-        uint32_t hint = smos__table_hint(&s->table, s->hashes[i]);
+        uint32_t hint = s->hints[i] = smos__table_hint(&s->table, s->hashes[i]);
         if (hint == SMOS__NO_FLOW) continue;
         const char *f = (const char *)&s->arena.hot[hint];
         __builtin_prefetch(f);
@@ -382,5 +389,5 @@ void smos__process_burst(smos_shard_t *s, int n)
             __builtin_prefetch(c + 64);
         }
     }
-    for (int i = 0; i < n; i++) process_frame(s, &s->frames[i], &s->decoded[i], s->hashes[i]);
+    for (int i = 0; i < n; i++) process_frame(s, &s->frames[i], &s->decoded[i], s->hashes[i], s->hints[i]);
 }

@@ -251,6 +251,7 @@ uint32_t smos_shard_run(smos_shard_t *s, int64_t max_ns)
         if (!n) {
             if (s->ended) return back(s, SMOS_RUN_END);
             n = s->port->receive(s->port, s->frames, SMOS__BURST);
+            if (s->port->now_ns > s->now_ns) s->now_ns = s->port->now_ns; /* a ring's clock: others' packets move time too */
             if (n > 0 && s->port->epoch != s->round) { /* the replay began again: the flows of the last round are over */
                 s->round = s->port->epoch;
                 s->draining = true;

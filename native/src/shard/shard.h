@@ -56,9 +56,14 @@ struct smos_shard {
     smos__frame_t frames[SMOS__BURST];
     smos__decoded_t decoded[SMOS__BURST];
     uint32_t hashes[SMOS__BURST];
+    uint32_t hints[SMOS__BURST]; /* where the flow probably is */
 
     /* the packet under the hand */
-    smos_packet_t packet;
+    const smos__frame_t *frame;
+    const smos__layer_t *layer;
+    int from;
+    bool packet_filled;
+    smos_packet_t packet; /* as handlers see it, filled when the first one is called */
     uint32_t flow;      /* its flow, SMOS__NO_FLOW outside */
     int64_t anomaly_second; /* event rate limit */
     uint32_t anomaly_budget;
@@ -85,9 +90,16 @@ struct smos_shard {
 
 /* process.c */
 void smos__process_burst(smos_shard_t *, int frames);
-void smos__raise(smos_shard_t *, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail);
+void smos__raise_wanted(smos_shard_t *, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail);
 void smos__anomaly_raise(smos_shard_t *, uint32_t flow, uint32_t anomaly);
 extern const smos__tcp_sink_t smos__shard_sink;
+
+static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+{
+    s->counters[SMOS__C_event_pkt_in + event]++;
+    const smos__flow_t *f = &s->arena.hot[flow];
+    if (f->set && s->events.sets[f->set].any & SMOS_BIT(event)) smos__raise_wanted(s, flow, event, side, hook, data, length, offset, detail);
+}
 
 /* flows.c */
 uint32_t smos__flow_make(smos_shard_t *, const smos__layer_t *, uint32_t hash, int64_t time_ns, int from, smos__class_t class_);

@@ -27,8 +27,16 @@ static void deliver(smos__tcp_t *t, int from, const uint8_t *data, uint32_t leng
 }
 
 
+typedef enum { NOBODY_KNOWS, ACKNOWLEDGED, CUT_BY_SNAPLEN } skip_reason_t;
+
+static skip_reason_t acknowledged_to(const smos__endpoint_t *e, uint32_t seq)
+{
+    return e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, seq) ? ACKNOWLEDGED : NOBODY_KNOWS;
+}
+
+
 /* Forward over `length` bytes that will never come. */
-static void skip(smos__tcp_t *t, int from, uint64_t length, bool acknowledged)
+static void skip(smos__tcp_t *t, int from, uint64_t length, skip_reason_t reason)
 {
     smos__endpoint_t *e = &t->flow->end[from];
     smos__endpoint_cold_t *c = &t->cold->end[from];
@@ -36,9 +44,14 @@ static void skip(smos__tcp_t *t, int from, uint64_t length, bool acknowledged)
     e->offset += length;
     e->rcv_nxt += (uint32_t)length;
     c->skipped += length;
-    if (acknowledged && t->config->detail & SMOS_DETAIL_HISTORY)
-        acknowledged = smos__zeek_gap(&t->cold->zeek, t->cold->history, from);
-    if (acknowledged) c->missing = length > UINT32_MAX - c->missing ? UINT32_MAX : c->missing + (uint32_t)length;
+    bool missed = reason != NOBODY_KNOWS;
+    if (missed && t->config->detail & SMOS_DETAIL_HISTORY) {
+        if (reason == ACKNOWLEDGED)
+            missed = smos__zeek_gap(&t->cold->zeek, t->cold->history, from);
+        else
+            missed = smos__zeek_hole(&t->cold->zeek, from);
+    }
+    if (missed) c->missing = length > UINT32_MAX - c->missing ? UINT32_MAX : c->missing + (uint32_t)length;
     smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_GAP);
     t->sink->gap(t->context, !from, offset, length);
 }
@@ -79,7 +92,7 @@ static void skip_to_front(smos__tcp_t *t, int from)
     uint64_t offset;
     if (!smos__assembler_front(&t->cold->end[from].assembler, t->pool, &offset, &data) || offset <= e->offset) return;
     uint32_t front = e->rcv_nxt + (uint32_t)(offset - e->offset);
-    skip(t, from, offset - e->offset, e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, front));
+    skip(t, from, offset - e->offset, acknowledged_to(e, front));
     drain(t, from);
 }
 
@@ -120,7 +133,7 @@ static void in_order(smos__tcp_t *t, int from, const uint8_t *data, uint32_t cap
     smos__assembler_t *a = &t->cold->end[from].assembler;
     if (!a->bytes) {
         if (captured) deliver(t, from, data, captured);
-        if (length > captured) skip(t, from, length - captured, true); /* cut by the snap length: the bytes went by unseen */
+        if (length > captured) skip(t, from, length - captured, CUT_BY_SNAPLEN);
         return;
     }
     deliver_over_buffer(t, from, data, captured);
@@ -131,7 +144,7 @@ static void in_order(smos__tcp_t *t, int from, const uint8_t *data, uint32_t cap
         drain(t, from);
         while (e->offset < end) {
             uint32_t n = smos__assembler_front(a, t->pool, &offset, &buffered);
-            skip(t, from, (n && offset < end ? offset : end) - e->offset, true);
+            skip(t, from, (n && offset < end ? offset : end) - e->offset, CUT_BY_SNAPLEN);
             drain(t, from);
         }
     }
@@ -165,7 +178,7 @@ static void out_of_order(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *
     smos__assembler_t *a = &t->cold->end[from].assembler;
     /* The receiver has acknowledged the hole: it has the bytes, the capture does not. */
     if (e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt) && !a->bytes && smos__seq_geq(e->snd_una, seq)) {
-        skip(t, from, seq - e->rcv_nxt, true);
+        skip(t, from, seq - e->rcv_nxt, ACKNOWLEDGED);
         in_order(t, from, data, captured, length);
         return;
     }
@@ -180,7 +193,7 @@ static void out_of_order(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *
         t->sink->error(t->context, !from, flow ? SMOS_ERR_FLOW_BUFFER : SMOS_ERR_WORKER_BUFFER);
         /* Room is made by giving holes up, oldest first; then this segment fits or is in order. */
         while (a->bytes && smos__seq_gt(seq, e->rcv_nxt)) skip_to_front(t, from);
-        if (smos__seq_lt(e->rcv_nxt, seq)) skip(t, from, seq - e->rcv_nxt, e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, seq));
+        if (smos__seq_lt(e->rcv_nxt, seq)) skip(t, from, seq - e->rcv_nxt, acknowledged_to(e, seq));
         uint32_t old = e->rcv_nxt - seq;
         if (old < captured) in_order(t, from, data + old, captured - old, length - old);
         return;
@@ -217,7 +230,7 @@ void smos__stream_acked(smos__tcp_t *t, int from)
     uint64_t offset;
     while (smos__seq_gt(e->snd_una, e->rcv_nxt) && smos__assembler_front(&t->cold->end[from].assembler, t->pool, &offset, &data)) {
         uint64_t acked = e->offset + (e->snd_una - e->rcv_nxt);
-        skip(t, from, (acked < offset ? acked : offset) - e->offset, true);
+        skip(t, from, (acked < offset ? acked : offset) - e->offset, ACKNOWLEDGED);
         drain(t, from);
     }
 }
@@ -246,10 +259,10 @@ void smos__stream_finish(smos__tcp_t *t, int from)
         skip_to_front(t, from);
         if (c->assembler.bytes == before) break;
     }
-    if (!(t->flow->flags & SMOS__FLOW_STREAM)) return;
+    if (!(t->flow->flags & SMOS__FLOW_STREAM) || !e->packets) return; /* what was never heard is not missed */
     uint32_t end = e->rcv_nxt;
     if (e->flags & SMOS__EP_FIN) end = smos__seq_max(end, c->fin_seq);
     bool acked = e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt);
     if (acked) end = smos__seq_max(end, e->snd_una - (e->flags & SMOS__EP_FIN && e->snd_una == c->fin_seq + 1));
-    if (end != e->rcv_nxt) skip(t, from, end - e->rcv_nxt, acked && smos__seq_geq(e->snd_una, end));
+    if (end != e->rcv_nxt) skip(t, from, end - e->rcv_nxt, acknowledged_to(e, end));
 }

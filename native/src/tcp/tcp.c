@@ -73,11 +73,12 @@ static void rtt_end(smos__tcp_t *t, int from)
 }
 
 
-/* What a segment's window field means once both ends' scaling is known (RFC 7323 2.2: only if both sent the option, never in a SYN). */
-static void take_window(smos__tcp_t *t, const smos__layer_t *l, int from)
+/* `right` was the window's right edge before. What a segment's window field means once both ends' scaling is known (RFC 7323 2.2: only if both sent the option, never in a SYN). */
+static void take_window(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t right)
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     uint32_t window = l->window;
+    bool known = e->flags & SMOS__EP_WINDOW && p->flags & SMOS__EP_ACKED && e->state == SMOS_TCP_ESTABLISHED;
     if (l->tcp_flags & SMOS__SYN) {
         e->flags |= SMOS__EP_WINDOW;
     } else if (e->flags & p->flags & SMOS__EP_SYN) {
@@ -86,6 +87,9 @@ static void take_window(smos__tcp_t *t, const smos__layer_t *l, int from)
     } else {
         e->flags &= (uint16_t)~SMOS__EP_WINDOW; /* the scale is unknown */
     }
+    /* RFC 9293 3.8.6: the right edge should not move left; scaling rounds it down by less than one unit. */
+    uint32_t unit = e->wscale <= 14 ? 1u << e->wscale : 1;
+    if (known && e->flags & SMOS__EP_WINDOW && l->tcp_flags & SMOS__ACK && smos__seq_gt(right, l->ack + window + unit)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_WINDOW_SHRUNK);
     if (!window != !!(e->flags & SMOS__EP_ZERO_WINDOW) && t->config->detail & SMOS_DETAIL_RTT) {
         smos__endpoint_cold_t *c = &t->cold->end[from];
         uint32_t now_ms = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000000);
@@ -103,6 +107,12 @@ static void take_window(smos__tcp_t *t, const smos__layer_t *l, int from)
 static bool seen_before(const smos__tcp_t *t, int from, uint32_t seq, uint32_t length)
 {
     const smos__endpoint_t *e = &t->flow->end[from];
+    if (smos__seq_leq(seq, e->isn)) { /* what lies before the stream's first byte was not seen */
+        uint32_t before = e->isn + 1 - seq;
+        if (length <= before) return false;
+        seq += before;
+        length -= before;
+    }
     if (smos__seq_lt(seq, e->rcv_nxt)) return true;
     uint64_t ranges[32][2], offset = e->offset + (seq - e->rcv_nxt);
     uint32_t n = smos__assembler_ranges(&t->cold->end[from].assembler, t->pool, ranges, 32);
@@ -176,7 +186,7 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
             if (l->ack - p->snd_nxt > MAX_WINDOW) return smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_INVALID_ACK), false;
             if (p->state == SMOS_TCP_SYN_RECEIVED && p->flags & SMOS__EP_SYN && !(p->flags & SMOS__EP_ACKED) && t->flow->flags & SMOS__FLOW_TWO_SIDED && !l->payload_len)
                 smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_WRONG_ACK_3WHS);
-            else if (smos__seq_gt(l->ack, p->snd_una) || !(p->flags & SMOS__EP_ACKED))
+            else if (p->packets && (smos__seq_gt(l->ack, p->snd_una) || !(p->flags & SMOS__EP_ACKED)))
                 smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_ACK_UNSEEN);
         } else if (p->flags & SMOS__EP_SYN && smos__seq_leq(l->ack, p->isn)) {
             return smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_OLD_ACK), false;
@@ -252,6 +262,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         smos__anomaly_t why;
         if (flags & SMOS__SYN) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_RST);
         if (l->payload_len) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_RST_DATA);
+        if (!((e->flags | p->flags) & (SMOS__EP_BASE | SMOS__EP_ACKED | SMOS__EP_RST))) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_RST_BUT_NO_SESSION);
         if (!smos__tcp_reset_valid(t, l, from, &why)) return smos__tcp_anomaly(t, why), facts;
         e->flags |= SMOS__EP_RST;
         facts = SMOS__TCP_VALID | SMOS__TCP_RESET;
@@ -263,7 +274,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         if (!(facts & SMOS__TCP_VALID)) return facts;
         if (flags & SMOS__ACK && !take_ack(t, l, from)) return facts & ~(uint32_t)SMOS__TCP_VALID;
         if (l->flags & SMOS__HAS_TIMESTAMP) take_timestamp(t, l, e);
-        take_window(t, l, from);
+        take_window(t, l, from, 0);
         return facts;
     }
     if (!(flags & SMOS__ACK)) {
@@ -280,13 +291,19 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         }
         take_timestamp(t, l, e);
     }
-    if (l->payload_len && !in_window(t, l, from)) {
-        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_OUT_OF_WINDOW);
+    if ((l->payload_len || flags & SMOS__FIN) && !in_window(t, l, from)) {
+        smos__tcp_anomaly(t, flags & SMOS__FIN ? SMOS__ANOMALY_TCP_FIN_OUT_OF_WINDOW : SMOS__ANOMALY_TCP_OUT_OF_WINDOW);
         return facts;
     }
     if (flags & SMOS__ACK) {
+        uint32_t right = p->snd_una + e->window;
+        bool late = p->flags & SMOS__EP_ACKED && smos__seq_lt(l->ack, p->snd_una); /* reordered: its window is of the past too */
         if (!take_ack(t, l, from)) return facts;
-        take_window(t, l, from);
+        if (!late) take_window(t, l, from, right);
+    }
+    if (e->flags & SMOS__EP_FIN && l->payload_len && smos__seq_geq(l->seq, t->cold->end[from].fin_seq)) {
+        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DATA_AFTER_FIN);
+        return facts;
     }
     facts |= SMOS__TCP_VALID;
     if (__builtin_expect(e->flags & SMOS__EP_SYN_DATA, 0) && l->payload_len) {
@@ -297,7 +314,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
     }
     uint32_t end = l->seq + l->payload_len;
     if (l->payload_len) {
-        if (e->flags & SMOS__EP_FIN && smos__seq_gt(end, t->cold->end[from].fin_seq)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DATA_AFTER_FIN);
+        if (p->flags & SMOS__EP_ZERO_WINDOW && l->payload_len > 1 && l->seq == e->snd_nxt) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_ZERO_WINDOW_DATA);
         if (e->flags & SMOS__EP_RST || p->flags & SMOS__EP_RST) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DATA_AFTER_RST);
         if (smos__seq_lt(l->seq, e->snd_nxt)) {
             if (smos__seq_leq(l->seq, e->isn))
@@ -352,6 +369,67 @@ static void fin_received(smos__tcp_t *t, int from, uint32_t *facts)
 }
 
 
+/* Urgent data (RFC 6093): the pointer names the byte after the urgent one. In-line it is data like any other; out-of-band, as BSD
+ * sockets have it, that one byte is not in the stream; or the whole segment is refused. */
+static void urgent_segment(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t seq)
+{
+    smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_URGENT);
+    uint32_t at = l->urgent - 1u; /* from the start of the payload */
+    if (t->config->urgent_policy == 2) {
+        t->flow->end[from].snd_nxt = t->flow->end[from].rcv_nxt; /* it has to be said again */
+        return;
+    }
+    if (t->config->urgent_policy == 0 || !l->urgent || at >= l->payload_len) {
+        smos__stream_segment(t, from, seq, l->payload, l->payload_captured, l->payload_len);
+        return;
+    }
+    uint32_t head = at < l->payload_captured ? at : l->payload_captured;
+    if (at) smos__stream_segment(t, from, seq, l->payload, head, at);
+    smos__stream_segment(t, from, seq + at, NULL, 0, 1);
+    if (at + 1 < l->payload_len)
+        smos__stream_segment(t, from, seq + at + 1, l->payload_captured > at + 1 ? l->payload + at + 1 : NULL, l->payload_captured > at + 1 ? l->payload_captured - at - 1 : 0,
+                             l->payload_len - at - 1);
+}
+
+
+/* The common case, on the hot record alone: an established connection without holes, the next bytes or an acknowledgement, nothing unusual.
+ * False: nothing was changed, take the long way. */
+bool smos__tcp_fast(smos__flow_t *f, const smos__layer_t *l, int from)
+{
+    smos__endpoint_t *e = &f->end[from], *p = &f->end[!from];
+    const uint16_t need = SMOS__EP_BASE | SMOS__EP_ACKED | SMOS__EP_WINDOW;
+    const uint16_t never = SMOS__EP_FIN | SMOS__EP_RST | SMOS__EP_SYN_DATA | SMOS__EP_ZERO_WINDOW | SMOS__EP_HOLE | SMOS__EP_DEPTH;
+    uint32_t window = l->window;
+    if ((l->tcp_flags & ~(SMOS__PSH | SMOS__ECE | SMOS__CWR)) != SMOS__ACK) return false;
+    if (e->state != SMOS_TCP_ESTABLISHED || p->state != SMOS_TCP_ESTABLISHED) return false;
+    if ((e->flags & p->flags & need) != need || (e->flags | p->flags) & never || !window) return false;
+    if (l->seq != e->snd_nxt || e->rcv_nxt != e->snd_nxt || p->rcv_nxt != p->snd_nxt) return false;
+    if (l->ack - p->snd_una > p->snd_nxt - p->snd_una) return false;
+    if (e->flags & p->flags & SMOS__EP_WSCALE) window <<= e->wscale;
+    if (smos__seq_gt(p->snd_una + e->window, l->ack + window)) return false; /* the right edge moves left: by rounding, or not */
+    uint32_t room = p->window > DEFAULT_SLACK ? p->window * 2 : p->window + DEFAULT_SLACK;
+    if (l->seq - e->snd_una > room) return false;
+    if (l->flags & SMOS__HAS_TIMESTAMP) {
+        if ((int32_t)(l->tsval - e->ts_recent) < 0 || !(e->flags & SMOS__EP_TIMESTAMPS)) return false;
+        if (smos__seq_leq(l->seq, e->snd_una)) {
+            e->ts_recent = l->tsval;
+            e->ts_time = (uint32_t)((uint64_t)f->last_ns / 1000000000u);
+        }
+    }
+    p->snd_una = l->ack;
+    e->window = window;
+    e->snd_nxt += l->payload_len;
+    return true;
+}
+
+
+void smos__tcp_rtt(smos__tcp_t *t, const smos__layer_t *l, int from)
+{
+    if (t->flow->end[!from].flags & SMOS__EP_RTT) rtt_end(t, !from);
+    if (l->payload_len) rtt_begin(t, from, l->seq + l->payload_len);
+}
+
+
 uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t facts)
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
@@ -382,7 +460,7 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
         if (__builtin_expect(p->state != SMOS_TCP_ESTABLISHED, 0)) {
             if (p->state == SMOS_TCP_CLOSED && !((p->flags | e->flags) & SMOS__EP_RST) && !(p->flags & SMOS__EP_FIN))
                 set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE);
-            else if (p->state == SMOS_TCP_SYN_SENT || (p->state == SMOS_TCP_SYN_RECEIVED && p->flags & SMOS__EP_ACKED && smos__seq_gt(p->snd_una, p->isn)))
+            else if ((p->state == SMOS_TCP_SYN_SENT && (e->flags & SMOS__EP_SYN || l->payload_len || !(p->flags & SMOS__EP_SYN))) || (p->state == SMOS_TCP_SYN_RECEIVED && p->flags & SMOS__EP_ACKED && smos__seq_gt(p->snd_una, p->isn)))
                 set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE);
             else if (p->state == SMOS_TCP_SYN_RECEIVED && !(p->flags & SMOS__EP_SYN))
                 set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE); /* its SYN/ACK was not captured */
@@ -404,7 +482,10 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
             fin_received(t, !from, &facts);
         }
     }
-    if (l->payload_len) smos__stream_segment(t, from, seq, l->payload, l->payload_captured, l->payload_len);
+    if (__builtin_expect(flags & SMOS__URG && l->payload_len, 0))
+        urgent_segment(t, l, from, seq);
+    else if (l->payload_len)
+        smos__stream_segment(t, from, seq, l->payload, l->payload_captured, l->payload_len);
     if (__builtin_expect(e->flags & SMOS__EP_FIN, 0)) fin_received(t, from, &facts);
     if (__builtin_expect(!(t->flow->flags & SMOS__FLOW_SETUP), 0) && e->flags & p->flags & SMOS__EP_SYN && synchronized(e->state) && synchronized(p->state)) {
         t->flow->flags |= SMOS__FLOW_SETUP;

@@ -55,6 +55,11 @@ enum { /* what a packet did: smos__tcp_sender and smos__tcp_receiver return a un
 uint32_t smos__tcp_sender(smos__tcp_t *, const smos__layer_t *, int from);
 uint32_t smos__tcp_receiver(smos__tcp_t *, const smos__layer_t *, int from, uint32_t facts);
 
+/* The shorter way of both for segments that move nothing but snd_nxt, snd_una and the window; the caller then delivers the payload with
+ * smos__stream_segment, and calls smos__tcp_rtt if round-trip times are wanted. False: nothing was changed. */
+bool smos__tcp_fast(smos__flow_t *, const smos__layer_t *, int from);
+void smos__tcp_rtt(smos__tcp_t *, const smos__layer_t *, int from);
+
 /* Delivers what waits behind holes, reporting these, and the hole before a FIN or an acknowledged end: the flow ends. */
 void smos__tcp_finish(smos__tcp_t *);
 
