@@ -1,4 +1,4 @@
-"""Shows each packet of one flow: what it was, what the engine made of it, and both ends' states after it (`--explain`)."""
+"""Shows each packet of one flow: what it was, what the engine made of it, both ends' states after it (`--explain`)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ from shardmos.middlebox import Gap, Middlebox, on
 
 _SYN = 2
 _NAMES = ("client", "server")
-_HEADER = f"{'packet':>8} {'time':>13} {'':3} {'flags':<8} {'seq':>10} {'ack':>10} {'len':>6}  {'client':<12} {'server':<12} events"
+_HEADER = (
+    f"{'packet':>8} {'time':>13} {'':3} {'flags':<8} {'seq':>10} {'ack':>10} {'len':>6}  "
+    f"{'client':<12} {'server':<12} events"
+)
 
 
 class Endpoints(NamedTuple):
@@ -196,7 +199,8 @@ class Explain(Middlebox):
         info = flow.info
         self._write(
             f"CONN_END {reason}: packets {_pair(info.packets)}, payload {_pair(info.payload_bytes)}, delivered "
-            f"{_pair(info.stream_bytes)}, missing {_pair(info.missing_bytes)}, {info.conn_state or '-'} {info.history}".rstrip()
+            f"{_pair(info.stream_bytes)}, missing {_pair(info.missing_bytes)}, "
+            f"{info.conn_state or '-'} {info.history}".rstrip()
         )
         self._write("")
 

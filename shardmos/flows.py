@@ -30,8 +30,8 @@ def flows(
     that many processes; the flows are the same, their order may differ. Further keywords are the fields of
     `ShardConfig`, as in `memory="256M"` or `timeout_udp=30`.
 
-    Leaving the loop early frees everything. Raises ShardmosError (one line) for what cannot be read; of a capture that is
-    cut in the middle of a packet the flows before the cut come first.
+    Leaving the loop early frees everything. Raises ShardmosError (one line) for what cannot be read; of a capture
+    that is cut in the middle of a packet the flows before the cut come first.
     """
     return _flows(FlowReader(source, filter=filter, key=key, checksums=checksums, hash=hash, workers=workers, **config))
 
@@ -47,8 +47,8 @@ def _flows(reader: FlowReader) -> Iterator[Flow]:
 class FlowReader:
     """What flows() and the command line share: batches of flows, and afterwards the counters.
 
-    `annotators` make, in each worker, middleboxes whose `take(handle)` gives plain data for an ended flow; `on_extras` gets
-    what each gave, in their order, before the flow is given out.
+    `annotators` make, in each worker, middleboxes whose `take(handle)` gives plain data for an ended flow; `on_extras`
+    gets what each gave, in their order, before the flow is given out.
     """
 
     def __init__(

@@ -6,12 +6,13 @@ What a handler does not ask for (packet fields, addresses, state) is not made.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from shardmos.errors import ModuleError, ShardmosError
 from shardmos.events import Event, Hook, Side, TcpState, anomaly_name, end_reason_text, limit_text
@@ -230,6 +231,11 @@ def flags_text(flags: int) -> str:
     return "".join(letter for bit, letter in enumerate("FSRPAUEC") if flags >> bit & 1)
 
 
+def _hook(handler: Handler) -> int:
+    """The hooks that a handler is for, 0 where its event has none."""
+    return int(DEFAULT_HOOKS.get(handler.event, Hook.NONE) if handler.hook is None else handler.hook)
+
+
 class Host:
     """One middlebox in one shard."""
 
@@ -285,7 +291,7 @@ class Host:
             if event is Event.CONN_END:
                 continue
             sides = {int(Side.BOTH if handler.side is None else handler.side) for handler in group}
-            hooks = {int(handler.hook or DEFAULT_HOOKS.get(event, 0)) for handler in group}
+            hooks = {_hook(handler) for handler in group}
             hook = 0
             for each in hooks:
                 hook |= each
@@ -301,7 +307,7 @@ class Host:
         parts = []
         for handler in group:
             own_side = int(Side.BOTH if handler.side is None else handler.side)
-            own_hook = int(handler.hook or DEFAULT_HOOKS.get(event, 0))
+            own_hook = _hook(handler)
             call = self._one(event, getattr(self.middlebox, handler.method), handler.wants)
             parts.append((call, None if own_side in (side, 2) else own_side, None if own_hook == hook else own_hook))
         if len(parts) == 1:
@@ -462,10 +468,8 @@ class Host:
         text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
         if len(self.kept_errors) < MAX_KEPT_ERRORS:
             self.kept_errors.append(text)
-        try:
+        with contextlib.suppress(ShardmosError):  # it is counted and kept all the same
             self.emit("error", {"module": type(self.middlebox).name, "event": event.name, "traceback": text})
-        except ShardmosError:
-            pass  # it is counted and kept all the same
 
 
 def attach(shard: Shard, middlebox: Middlebox, version: str = "1") -> Host:

@@ -1,6 +1,6 @@
 """Finds and loads the middleboxes that users name: a Python file, a C file, a shared object, or one we ship.
 
-`MODULE[:key=value]…`, as in `quota.py:limit=5000:burst=10`. Everything that is wrong with one is a ModuleError of one line.
+`MODULE[:key=value]…`, as in `quota.py:limit=5000:burst=10`. What is wrong with one is a ModuleError of one line.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """N worker processes over captures: each owns a part of the flows and sends its records back over a pipe.
 
-Workers are forked: a middlebox made in a script or a notebook cell goes with them, and nothing is ever unpickled. A child
-touches only the engine, hashlib and msgpack, ends with os._exit, and dies with its parent.
+Workers are forked: a middlebox made in a script or a notebook cell goes with them, and nothing is ever unpickled. A
+child touches only the engine, hashlib and msgpack, ends with os._exit, and dies with its parent.
 
-What goes over the pipe are frames: a kind of one byte, a length, and so many bytes. A worker sends RECORDS and EXTRAS in
-pairs, EVENTS, and at its end RESULT, or FAILED with one line.
+What goes over the pipe are frames: a kind of one byte, a length, and so many bytes. A worker sends RECORDS and EXTRAS
+in pairs, EVENTS, CUT (one line) where the capture is damaged, and at its end RESULT, or FAILED (one line).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -19,9 +20,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from shardmos.errors import CaptureError, ShardmosError
 from shardmos.workers.capture import drive, is_mappable, make_config, take_extras
@@ -65,9 +67,9 @@ class _Child:
 class Pool:
     """Worker processes over one source. Close it, whatever happens; `batches` runs it to its end.
 
-    `annotators` makes, in each worker, the middleboxes whose `take(handle)` goes with each record. `setup(shard)` puts modules into
-    a worker's shard and returns what has `result()` and `release()`. After the end `counters` is the sum over workers and
-    `results` has each worker's result.
+    `annotators` makes, in each worker, the middleboxes whose `take(handle)` goes with each record. `setup(shard)` puts
+    modules into a worker's shard and returns what has `result()` and `release()`. After the end `counters` is the sum
+    over workers and `results` has each worker's result.
     """
 
     def __init__(
@@ -107,11 +109,11 @@ class Pool:
                 dealer = Dealer(paths, rings, self._seed, RING_BYTES)
             for worker in range(workers):
                 ring = rings[worker] if rings else None
-                self._fork(f"worker {worker}", lambda send, w=worker, r=ring: self._work(send, w, r))
+                self._fork(f"worker {worker}", partial(self._work, worker, ring))
             if dealer is not None:
                 # It stays open here, unused, until the workers are gone: closing it would end the rings for them too.
                 self._dealer = dealer
-                self._fork("the reader", lambda send: _deal(send, dealer))
+                self._fork("the reader", partial(_deal, dealer))
         except BaseException:
             self.close()
             raise
@@ -144,7 +146,7 @@ class Pool:
             open_children = len(self._children)
             while open_children:
                 for key, _ in selector.select():
-                    child: _Child = key.data
+                    child = key.data
                     data = os.read(child.fd, _PIPE_BYTES)
                     if data:
                         child.buffer += data
@@ -192,10 +194,8 @@ class Pool:
         """Ends what still runs and frees everything. Twice is once."""
         for child in self._children:
             if child.status is None:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
         for child in self._children:
             if child.status is None:
                 try:
@@ -217,10 +217,8 @@ class Pool:
     def _fork(self, name: str, body: Callable[[Callable[[bytes, bytes], None]], None]) -> None:
         self._owner = os.getpid()
         read_end, write_end = os.pipe()
-        try:
+        with contextlib.suppress(OSError):  # the system's limit; a smaller pipe will do
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        except OSError:
-            pass  # the system's limit; a smaller pipe will do
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
@@ -232,7 +230,7 @@ class Pool:
         os.close(write_end)
         self._children.append(_Child(pid, read_end, name))
 
-    def _work(self, send: Callable[[bytes, bytes], None], worker: int, ring: int | None) -> None:
+    def _work(self, worker: int, ring: int | None, send: Callable[[bytes, bytes], None]) -> None:
         from shardmos.workers.shard import Shard
 
         config = make_config(
@@ -272,7 +270,7 @@ class Pool:
         send(_RESULT, packed)
 
 
-def _deal(send: Callable[[bytes, bytes], None], dealer: Any) -> None:
+def _deal(dealer: Any, send: Callable[[bytes, bytes], None]) -> None:
     from shardmos.workers.shard import Run
 
     while True:
