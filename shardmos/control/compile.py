@@ -70,7 +70,7 @@ def _compile(compiler: str, source: bytes, name: str, scratch: Path) -> bytes:
     user = _lower_user(scratch)
     shown = name.replace("\\", "_").replace('"', "_").replace("\n", "_")
     # A shell sets the limits before the compiler starts, and its children inherit them.
-    limits = f'ulimit -t {SECONDS} -f {_FILE_BLOCKS} -v {_MEMORY_KIB} -c 0 && exec "$@"'
+    limits = f'ulimit -t {SECONDS}; ulimit -f {_FILE_BLOCKS}; ulimit -v {_MEMORY_KIB}; exec "$@"'
     command = [
         "/bin/sh", "-c", limits, "sh", compiler, *_FLAGS, "-I", str(scratch / "include"), "-x", "c", "-", "-o", str(output),
     ]  # fmt: skip

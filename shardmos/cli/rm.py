@@ -1,0 +1,5 @@
+"""`shardmos rm`: see push.py."""
+
+from shardmos.cli.push import rm
+
+__all__ = ["rm"]

@@ -1,0 +1,1 @@
+"""The middleboxes that we ship; each one file, each also an example."""
