@@ -1,0 +1,152 @@
+"""Pushing modules into running workers: what is put in place, what is refused, what goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from coordinators import Running, shardmos, until, write_module
+from traffic import conversations, write_pcap
+
+from shardmos.client import Client, RemoteError
+from shardmos.errors import ShardmosError
+
+EMIT = '@sm.on(sm.CONN_START)\ndef start(self, flow):\n    self.emit("n", {number})'
+C_SOURCE = """#include <shardmos/shardmos.h>
+static void on_start(void *self, const smos_call_t *call) { (void)self; (void)call; }
+static const smos_registration_t regs[] = {{.event = %s, .side = SMOS_BOTH, .handler = on_start}, {.event = SMOS_EVENT_COUNT}};
+SMOS_MODULE = {.magic = SMOS_MODULE_MAGIC, .abi_major = %s, .name = "native", .filter = "%s", .registrations = regs%s};
+"""
+FAILS = """static int init(smos_engine_t *e, const smos_api_t *a, void **s, char *error, size_t n)
+{ (void)e; (void)a; (void)s; const char *t = "no luck today"; for (size_t i = 0; i < n; i++) { error[i] = t[i]; if (!t[i]) break; } return -1; }
+"""
+
+
+def source(event: str = "SMOS_CONN_START", abi: str = "SMOS_ABI_MAJOR", filter: str = "tcp", more: str = "") -> str:
+    return C_SOURCE % (event, abi, filter, more)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
+    capture = write_pcap(tmp_path_factory.mktemp("replay") / "many.pcap", conversations(300))
+    with Running("--replay", str(capture), "--loop", "--rate", "20000", "-w", "2") as coordinator, coordinator.client() as client:
+        yield client
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def clean(client: Client) -> Iterator[None]:
+    yield
+    for module in client.ls():
+        client.rm(module["name"])
+
+
+def values(client: Client, count: int) -> set[object]:
+    events = client.events("module.Probe.n", timeout=5)
+    found = {event["data"] for _, event in zip(range(count), events, strict=False)}
+    events.close()
+    return found
+
+
+def test_a_new_version_takes_the_old_ones_place_and_rolls_back(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "probe.py"
+    first = client.push(write_module(path, EMIT.format(number=1)))
+    assert first["workers"] == 2 and len(first["pause_ns"]) == 2 and not first["unchanged"]
+    assert values(client, 5) == {1}
+    second = client.push(write_module(path, EMIT.format(number=2)))
+    assert second["replaced"] == first["version"] != second["version"]
+    assert values(client, 5) == {2}
+    assert client.push(path)["unchanged"]
+    back = client.rollback("Probe")
+    assert back["version"] == first["version"]
+    assert values(client, 5) == {1}
+    with pytest.raises(ShardmosError, match="no earlier version"):
+        client.rollback("Probe")
+
+
+def test_parameters_reach_the_module_and_wrong_ones_are_refused(client: Client, tmp_path: Path) -> None:
+    path = write_module(tmp_path / "probe.py", "limit = sm.param(5)\n" + EMIT.format(number="self.limit"))
+    client.push(path, limit=9)
+    assert values(client, 3) == {9}
+    for params, text in (({"limit": "many"}, "limit"), ({"other": 1}, "other")):
+        with pytest.raises(ShardmosError, match=text):
+            client.push(path, **params)  # type: ignore[arg-type]
+    assert client.ls()[0]["params"] == {"limit": "9"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import shardmos as sm\ndef broken(:\n", "line 2"),
+        ("x = 1\n", "one subclass"),
+        ("raise SystemExit(3)\n", "SystemExit"),
+        ("import nothing_of_that_name\n", "nothing_of_that_name"),
+        ("import shardmos as sm\nclass A(sm.Middlebox):\n    filter = 'tcp prt'\n    @sm.on(sm.CONN_START)\n    def f(self, flow): pass\n", "filter"),
+        ("import shardmos as sm\nclass A(sm.Middlebox):\n    @sm.on(99)\n    def f(self, flow): pass\n", "99"),
+        ("import shardmos as sm\nclass A(sm.Middlebox):\n    def __init__(self, **p): raise ValueError('not today')\n", "not today"),
+        ("\xff".encode("latin-1").decode("latin-1"), "module"),
+    ],
+)
+def test_a_python_module_with_a_fault_is_refused_and_the_old_one_goes_on(client: Client, tmp_path: Path, text: str, reason: str) -> None:
+    client.push(write_module(tmp_path / "probe.py", EMIT.format(number=1)))
+    bad = tmp_path / "bad.py"
+    bad.write_text(text)
+    with pytest.raises(RemoteError, match=reason) as caught:
+        client.push(bad, name="Probe")
+    assert "\n" not in str(caught.value)
+    assert values(client, 3) == {1}
+    assert [module["name"] for module in client.ls()] == ["Probe"]
+
+
+def test_a_c_module_is_compiled_and_runs(client: Client, tmp_path: Path, compiler: str) -> None:
+    path = tmp_path / "native.c"
+    path.write_text(source())
+    assert client.push(path)["name"] == "native"
+    until(lambda: client.ls()[0]["calls"] > 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("#include <shardmos/shardmos.h>\nint f(void) { return missing; }\n", "missing"),
+        ("int f(void) { return 1; }\n", "smos_module"),
+        (source(abi="99"), "ABI|abi"),
+        (source(event="77"), "event"),
+        (source(filter="tcp prt"), "filter"),
+        (source(more=", .init = init").replace("SMOS_MODULE =", FAILS + "SMOS_MODULE ="), "no luck today"),
+        ('#include "/etc/shadow"\n', "shadow"),
+    ],
+)
+def test_a_c_module_with_a_fault_is_refused(client: Client, tmp_path: Path, compiler: str, text: str, reason: str) -> None:
+    path = tmp_path / "bad.c"
+    path.write_text(text)
+    with pytest.raises(RemoteError, match=reason):
+        client.push(path)
+    assert client.ls() == []
+
+
+def test_the_command_line_shows_the_compilers_output(client: Client, tmp_path: Path, compiler: str) -> None:
+    path = tmp_path / "bad.c"
+    path.write_text("#include <shardmos/shardmos.h>\nint f(void) { return missing; }\n")
+    result = shardmos("push", str(path))
+    assert result.returncode == 1 and "bad.c:2:" in result.stderr and "Traceback" not in result.stderr
+    assert shardmos("push", str(tmp_path / "none.py")).returncode == 1
+    assert "no such file" in shardmos("push", str(tmp_path / "none.py")).stderr.lower()
+
+
+def test_a_handler_that_raises_is_counted_and_reported(client: Client, tmp_path: Path) -> None:
+    events = client.events("error", timeout=5)
+    client.push(write_module(tmp_path / "probe.py", "@sm.on(sm.CONN_START)\ndef start(self, flow):\n    raise KeyError('lost')"))
+    event = next(events)
+    assert event["module"] == "Probe" and "KeyError: 'lost'" in event["traceback"] and "raise KeyError" in event["traceback"]
+    assert client.ls()[0]["errors"] > 0
+
+
+def test_as_gives_a_python_module_another_name(client: Client, tmp_path: Path) -> None:
+    path = write_module(tmp_path / "probe.py", EMIT.format(number=1))
+    assert client.push(path, name="other")["name"] == "other"
+    client.push(path)
+    assert [module["name"] for module in client.ls()] == ["other", "Probe"]
