@@ -2,8 +2,8 @@
 
 `CLIENT.PORT-SERVER.PORT.N.client` has what the client sent, `….server` what the server sent; N counts the flows between
 the two from 1. A stream that delivered nothing has no file. `index.jsonl` has a line for each file, with its gaps: a
-gap is left out of the file, so bytes after it stand earlier there than in the stream. The index is written by the process
-that reads the flows (`Index`): with several workers there is one of it and several writers of streams.
+gap is left out of the file, so bytes after it stand earlier there than in the stream. The index is written by the
+process that reads the flows (`Index`): with several workers there is one of it and several writers of streams.
 """
 
 from __future__ import annotations

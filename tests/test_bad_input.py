@@ -39,7 +39,10 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
         ("text.pcap", b"this is no capture at all, but some text\n" * 5),
         ("empty.pcap.gz", b"\x1f\x8b\x08\x00"),
         ("section.pcapng", b"\x0a\x0d\x0d\x0a\xff\xff\xff\xff\x4d\x3c\x2b\x1a"),
-        ("linktype.pcap", struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 9999) + struct.pack("<IIII", 1, 0, 4, 4) + b"abcd"),
+        (
+            "linktype.pcap",
+            struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 9999) + struct.pack("<IIII", 1, 0, 4, 4) + b"abcd",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_no_capture(tmp_path: Path, name: str, content: bytes, workers: int) -> None:

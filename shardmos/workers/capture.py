@@ -7,6 +7,7 @@ import os
 import select
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from shardmos.workers.shard import Shard, ShardConfig
 
 TURN_SECONDS = 0.05
+_LONGEST_WAIT, _SHORTEST_WAIT = 0.5, 0.0005
 _PACKED_MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 _OWN = {"worker", "workers", "owner_seed", "records", "publish", "live", "stats_fd", "state_fd", "breadcrumb_fd"}
 _KINDS = {"int": "whole number", "float": "number", "str": "word", "bool": "true or false"}
@@ -57,10 +59,14 @@ def drive(shard: Shard, on_events: Callable[[bytes], None] | None = None) -> Ite
 def _wait(shard: Shard) -> None:
     """Sleeps until the port has packets, in steps short enough for Ctrl-C to be felt everywhere."""
     seconds = shard.wait_seconds()
-    timeout = 0.5 if seconds is None else min(seconds, 0.5)
     descriptor = shard.fileno()
-    if timeout > 0:
-        select.select([descriptor] if descriptor >= 0 else [], [], [], timeout)
+    if descriptor >= 0:
+        # Readable wakes it; until then the engine's own clock may still want a turn.
+        select.select([descriptor], [], [], min(seconds or _LONGEST_WAIT, _LONGEST_WAIT))
+    elif seconds is None or seconds > 0:
+        time.sleep(_LONGEST_WAIT if seconds is None else min(seconds, _LONGEST_WAIT))
+    else:
+        time.sleep(_SHORTEST_WAIT)  # a ring has no descriptor: give its writer the core
 
 
 def take_extras(annotators: list[Any], records: bytes) -> list[list[Any]] | None:
