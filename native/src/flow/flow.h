@@ -33,7 +33,7 @@ enum {
     SMOS__EP_WINDOW = 1 << 12,      /* window is known and correctly scaled */
     SMOS__EP_RTT = 1 << 13,         /* rtt_seq waits for its acknowledgement */
     SMOS__EP_TFO = 1 << 14,
-    SMOS__EP_HOLE = 1 << 15         /* hole_ms is set */
+    SMOS__EP_HOLE = 1 << 15         /* out-of-order data waits in the assembler; hole_ms is set */
 };
 
 /* One end as a sender: what it sent, and how far the other end has it. Sequence numbers are as on the wire. */

@@ -7,6 +7,9 @@
 #define UDP 17
 #define FLOW_ANOMALY_EVENTS 16   /* published per flow; the rest is only counted */
 #define ANOMALIES_PER_SECOND 1000 /* published in all, per second of packet time */
+#define PREFETCH 8 /* packets between the stages */
+
+_Static_assert(SMOS__DECODED >= 2 * PREFETCH + 1, "a packet's layers are kept until it was processed");
 
 
 /* ---- events ---- */
@@ -362,32 +365,48 @@ static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__dec
 }
 
 
+/* Stages of the pipeline over a burst. Each runs PREFETCH packets behind the one before, so that what it needs has come from memory,
+ * and few enough packets are under way that their lines stay in the first-level cache. */
+
+static void stage_decode(smos_shard_t *s, int i)
+{
+    smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
+    if (s->config.checksums == 1) s->frames[i].flags |= SMOS__FRAME_NO_CHECKSUM;
+    smos__decode(&s->frames[i], s->defrag, d);
+    if (d->layers != 1) return;
+    smos_tuple_t *tuple = &d->layer[0].tuple;
+    if (s->config.key == 0) tuple->vlan = 0, tuple->tunnel = 0;
+    s->hashes[i] = smos__table_hash(&s->table, tuple);
+    __builtin_prefetch(smos__table_bucket(&s->table, s->hashes[i]));
+}
+
+
+static void stage_hint(smos_shard_t *s, int i)
+{
+    s->hints[i] = SMOS__NO_FLOW;
+    if (s->decoded[i % SMOS__DECODED].layers != 1) return;
+    uint32_t hint = s->hints[i] = smos__table_hint(&s->table, s->hashes[i]);
+    if (hint == SMOS__NO_FLOW) return;
+    const char *f = (const char *)&s->arena.hot[hint];
+    __builtin_prefetch(f, 1);
+    __builtin_prefetch(f + 64, 1);
+    __builtin_prefetch(f + 128, 1);
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
+        const char *c = (const char *)&s->arena.cold[hint];
+        __builtin_prefetch(c, 1);
+        __builtin_prefetch(c + 64, 1);
+    }
+}
+
+
 void smos__process_burst(smos_shard_t *s, int n)
 {
-    for (int i = 0; i < n; i++) {
-        if (s->config.checksums == 1) s->frames[i].flags |= SMOS__FRAME_NO_CHECKSUM;
-        smos__decode(&s->frames[i], s->defrag, &s->decoded[i]);
-        smos__decoded_t *d = &s->decoded[i];
-        if (d->layers != 1) continue;
-        smos_tuple_t *tuple = &d->layer[0].tuple;
-        if (s->config.key == 0) tuple->vlan = 0, tuple->tunnel = 0;
-        s->hashes[i] = smos__table_hash(&s->table, tuple);
-        __builtin_prefetch(smos__table_bucket(&s->table, s->hashes[i]));
-    }
-    for (int i = 0; i < n; i++) {
-        s->hints[i] = SMOS__NO_FLOW;
-        if (s->decoded[i].layers != 1) continue;
-        uint32_t hint = s->hints[i] = smos__table_hint(&s->table, s->hashes[i]);
-        if (hint == SMOS__NO_FLOW) continue;
-        const char *f = (const char *)&s->arena.hot[hint];
-        __builtin_prefetch(f);
-        __builtin_prefetch(f + 64);
-        __builtin_prefetch(f + 128);
-        if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
-            const char *c = (const char *)&s->arena.cold[hint];
-            __builtin_prefetch(c);
-            __builtin_prefetch(c + 64);
+    for (int i = 0; i < n + 2 * PREFETCH; i++) {
+        if (i < n) stage_decode(s, i);
+        if (i >= PREFETCH && i - PREFETCH < n) stage_hint(s, i - PREFETCH);
+        if (i >= 2 * PREFETCH) {
+            int k = i - 2 * PREFETCH;
+            process_frame(s, &s->frames[k], &s->decoded[k % SMOS__DECODED], s->hashes[k], s->hints[k]);
         }
     }
-    for (int i = 0; i < n; i++) process_frame(s, &s->frames[i], &s->decoded[i], s->hashes[i], s->hints[i]);
 }

@@ -31,6 +31,8 @@ typedef struct smos__region {
     size_t bytes;
 } smos__region_t;
 
+#define SMOS__DECODED 32 /* packets between decoding and processing, and some */
+
 struct smos_shard {
     smos_config_t config;
     smos__arena_t arena;
@@ -54,7 +56,7 @@ struct smos_shard {
     uint32_t finish_at; /* next slot of smos_shard_finish */
     uint64_t finish_reported;
     smos__frame_t frames[SMOS__BURST];
-    smos__decoded_t decoded[SMOS__BURST];
+    smos__decoded_t decoded[SMOS__DECODED];
     uint32_t hashes[SMOS__BURST];
     uint32_t hints[SMOS__BURST]; /* where the flow probably is */
 

@@ -7,6 +7,7 @@
 #ifndef SMOS__ASSEMBLER_H
 #define SMOS__ASSEMBLER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -62,6 +63,10 @@ uint32_t smos__assembler_compare(const smos__assembler_t *, const smos__pool_t *
  * policy like insert would; the caller asks which bytes of the segment are delivered from the packet: for the longest prefix where
  * the packet's bytes win, returns its length (0: the buffered bytes at `offset` win). */
 uint32_t smos__assembler_new_wins(const smos__assembler_t *, const smos__pool_t *, uint64_t offset, uint32_t length, int policy);
+
+/* The same question from any byte of such a segment on, `from` in [offset, offset + length): how many bytes from there have one winner,
+ * *packet telling which. Asking again with a shorter segment instead would move its bounds, which the rules look at. */
+uint32_t smos__assembler_winner(const smos__assembler_t *, const smos__pool_t *, uint64_t offset, uint32_t length, uint64_t from, int policy, bool *packet);
 
 /* The first buffered bytes: *offset, *data, length; 0 if empty. `data` stays until the next change. */
 uint32_t smos__assembler_front(const smos__assembler_t *, const smos__pool_t *, uint64_t *offset, const uint8_t **data);

@@ -65,7 +65,7 @@ static void count_conflicts(smos__tcp_t *t, int from, uint32_t bytes)
 }
 
 
-/* Whatever is buffered at rcv_nxt. */
+/* Whatever is buffered at rcv_nxt. SMOS__EP_HOLE says in the hot record whether anything is. */
 static void drain(smos__tcp_t *t, int from)
 {
     smos__endpoint_t *e = &t->flow->end[from];
@@ -130,8 +130,7 @@ static void deliver_over_buffer(smos__tcp_t *t, int from, const uint8_t *data, u
 static void in_order(smos__tcp_t *t, int from, const uint8_t *data, uint32_t captured, uint32_t length)
 {
     smos__endpoint_t *e = &t->flow->end[from];
-    smos__assembler_t *a = &t->cold->end[from].assembler;
-    if (!a->bytes) {
+    if (!(e->flags & SMOS__EP_HOLE)) { /* nothing waits: the cold record is not even looked at */
         if (captured) deliver(t, from, data, captured);
         if (length > captured) skip(t, from, length - captured, CUT_BY_SNAPLEN);
         return;
@@ -143,7 +142,7 @@ static void in_order(smos__tcp_t *t, int from, const uint8_t *data, uint32_t cap
         uint64_t offset;
         drain(t, from);
         while (e->offset < end) {
-            uint32_t n = smos__assembler_front(a, t->pool, &offset, &buffered);
+            uint32_t n = smos__assembler_front(&t->cold->end[from].assembler, t->pool, &offset, &buffered);
             skip(t, from, (n && offset < end ? offset : end) - e->offset, CUT_BY_SNAPLEN);
             drain(t, from);
         }
@@ -152,16 +151,13 @@ static void in_order(smos__tcp_t *t, int from, const uint8_t *data, uint32_t cap
 }
 
 
+static uint32_t since_start_ms(const smos__tcp_t *t) { return (uint32_t)((t->now_ns - t->cold->start_ns) / 1000000); }
+
+
 static void limits(smos__tcp_t *t, int from)
 {
-    smos__endpoint_t *e = &t->flow->end[from];
     smos__assembler_t *a = &t->cold->end[from].assembler;
-    if (!a->bytes) return;
-    uint32_t now_ms = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000000);
-    if (!(e->flags & SMOS__EP_HOLE)) {
-        e->flags |= SMOS__EP_HOLE;
-        t->cold->end[from].hole_ms = now_ms;
-    }
+    uint32_t now_ms = since_start_ms(t);
     while (a->bytes && ((t->config->gap_bytes && a->bytes > t->config->gap_bytes) ||
                         (t->config->gap_segments && a->segments > t->config->gap_segments)))
         skip_to_front(t, from);
@@ -177,7 +173,7 @@ static void out_of_order(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *
     smos__endpoint_t *e = &t->flow->end[from];
     smos__assembler_t *a = &t->cold->end[from].assembler;
     /* The receiver has acknowledged the hole: it has the bytes, the capture does not. */
-    if (e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt) && !a->bytes && smos__seq_geq(e->snd_una, seq)) {
+    if (e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt) && !(e->flags & SMOS__EP_HOLE) && smos__seq_geq(e->snd_una, seq)) {
         skip(t, from, seq - e->rcv_nxt, ACKNOWLEDGED);
         in_order(t, from, data, captured, length);
         return;
@@ -187,6 +183,10 @@ static void out_of_order(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *
     uint64_t offset = e->offset + (seq - e->rcv_nxt);
     smos__assembler_insert(a, t->pool, offset, data, captured, t->config->overlap_policy, t->config->flow_buffer, t->config->flow_segments, &r);
     count_conflicts(t, from, r.conflicting);
+    if (a->bytes && !(e->flags & SMOS__EP_HOLE)) {
+        e->flags |= SMOS__EP_HOLE;
+        t->cold->end[from].hole_ms = since_start_ms(t);
+    }
     if (r.full) {
         bool flow = a->bytes + captured > t->config->flow_buffer || a->segments >= t->config->flow_segments;
         smos__tcp_anomaly(t, flow ? SMOS__ANOMALY_TCP_INSERT_LIMIT : SMOS__ANOMALY_TCP_INSERT_MEMORY);
@@ -240,10 +240,8 @@ void smos__stream_syn_data(smos__tcp_t *t, int from, bool accepted)
 {
     smos__endpoint_t *e = &t->flow->end[from];
     e->flags &= (uint16_t)~SMOS__EP_SYN_DATA;
-    if (accepted)
-        drain(t, from);
-    else
-        smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
+    if (!accepted) smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
+    drain(t, from);
 }
 
 
@@ -253,7 +251,7 @@ void smos__stream_finish(smos__tcp_t *t, int from)
     smos__endpoint_cold_t *c = &t->cold->end[from];
     if (!(e->flags & SMOS__EP_BASE)) return;
     if (e->flags & SMOS__EP_SYN_DATA) smos__stream_syn_data(t, from, true);
-    while (c->assembler.bytes) {
+    while (e->flags & SMOS__EP_HOLE && c->assembler.bytes) {
         uint32_t before = c->assembler.bytes;
         drain(t, from);
         skip_to_front(t, from);

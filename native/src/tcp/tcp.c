@@ -173,10 +173,10 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
     if (!(p->flags & SMOS__EP_BASE)) {
         /* The other end was not heard yet. If this one's SYN was, its first ACK names the other's ISN + 1. */
         if (t->flow->end[from].flags & SMOS__EP_SYN && !(l->tcp_flags & SMOS__SYN)) set_base(p, l->ack);
-    } else if (p->flags & SMOS__EP_SYN && t->cold->end[!from].alternate_isn && !(p->flags & SMOS__EP_ACKED) && !(l->tcp_flags & SMOS__SYN)) {
+    } else if (!(p->flags & SMOS__EP_ACKED) && l->ack != p->isn + 1 && !(l->tcp_flags & SMOS__SYN) && p->flags & SMOS__EP_SYN && t->cold->end[!from].alternate_isn) {
         /* Several SYN/ACKs went by: the acknowledged one is the connection's. */
         t->cold->end[!from].alternate_isn = 0;
-        if (l->ack != p->isn + 1 && p->snd_nxt == p->isn + 1) {
+        if (p->snd_nxt == p->isn + 1) {
             set_base(p, l->ack);
             p->snd_nxt = l->ack;
         }
@@ -477,7 +477,7 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
             smos__stream_syn_data(t, !from, accepted);
             if (!accepted) p->snd_nxt = p->isn + 1;
         }
-        if (__builtin_expect(t->cold->end[!from].assembler.bytes != 0, 0) && smos__seq_gt(p->snd_una, p->rcv_nxt)) {
+        if (__builtin_expect(p->flags & SMOS__EP_HOLE && smos__seq_gt(p->snd_una, p->rcv_nxt), 0)) {
             smos__stream_acked(t, !from);
             fin_received(t, !from, &facts);
         }
