@@ -47,7 +47,8 @@ class Rollout:
             modules = [module.current.to_worker() for module in self.modules.values()]
             args = {"modules": modules, "publish": publish}
             answer = await self._supervisor.ask(slot, "start", args, self._prepare_seconds)
-            slot.state = "running"  # before the lock is given up: the next push must reach it
+            if slot.state == "ready":  # before the lock is given up: the next push must reach it
+                slot.state = "running"
             return list(answer["refused"])
 
     async def push(self, file: str, content: bytes, params: dict[str, str], rename: str | None) -> dict[str, Any]:

@@ -281,7 +281,6 @@ class Supervisor:
     async def _bring_up(self, slot: Slot) -> None:
         try:
             await self._on_ready(slot)
-            slot.state = "running" if slot.state == "ready" else slot.state
             assert slot.process is not None
             self._on_event("worker-started", worker=slot.index, pid=slot.process.pid, core=slot.core)
         except ShardmosError as error:
