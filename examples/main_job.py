@@ -1,4 +1,4 @@
-"""The main job, shown (make run): a coordinator with two workers replays a capture; middleboxes are pushed while it runs.
+"""The main job, shown (make run): a coordinator with two workers replays a capture, and gets middleboxes meanwhile.
 
 Needs no root and no network card. Each step says what it does; the README explains what is shown.
 """

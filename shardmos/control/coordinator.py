@@ -83,7 +83,7 @@ class Coordinator:
         tasks: list[asyncio.Task[Any]] = []
         commands: zmq.asyncio.Socket | None = None
         try:
-            supervisor.start()
+            await supervisor.start()
             affinity.pin(plan.rest)  # after the start: workers inherit where they may run
             tasks += [
                 loop.create_task(supervisor.serve_control()),

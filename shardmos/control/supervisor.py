@@ -35,6 +35,7 @@ STOP_SECONDS = 1.2
 RESTART_WINDOW = 60.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 10.0
 _BATCH_HWM = 64
+_RINGS_SECONDS = 15.0
 
 log = logging.getLogger("shardmos")
 
@@ -117,10 +118,11 @@ class Supervisor:
 
     # ---- starting ----
 
-    def start(self) -> None:
-        """Starts all processes; they report to `serve_control`."""
+    async def start(self) -> None:
+        """Starts all processes; they report to `serve_control`. ShardmosError where the captures cannot be read."""
         if self.slots[0].ring_fd is not None:
             self._start_dealer()
+            await self._until_rings()
         for slot in self.slots:
             self._start(slot)
 
@@ -171,6 +173,17 @@ class Supervisor:
         self._dealer_line = ours
         self._dealer = self._spawn(spec, theirs, rings)
         self._watch(self._dealer, self._dealer_ended)
+
+    async def _until_rings(self) -> None:
+        """The rings are laid out by the process that fills them; workers open them after that."""
+        assert self._dealer_line is not None
+        self._dealer_line.setblocking(False)
+        try:
+            said = await asyncio.wait_for(self._loop.sock_recv(self._dealer_line, 4096), _RINGS_SECONDS)
+        except (TimeoutError, OSError):
+            said = b""
+        if said != b"rings":
+            raise ShardmosError(said.decode("utf-8", "replace") or "the reader of the captures did not start")
 
     def _spawn(self, spec: dict[str, Any], line: socket.socket, inherited: list[int]) -> subprocess.Popen[bytes]:
         spec_fd = os.memfd_create("shardmos-spec", os.MFD_CLOEXEC)
@@ -241,7 +254,6 @@ class Supervisor:
     def _dealer_ended(self, process: subprocess.Popen[bytes]) -> None:
         if process.returncode and not self._stopping:
             assert self._dealer_line is not None
-            self._dealer_line.setblocking(False)
             with contextlib.suppress(OSError):
                 self.failure = self._dealer_line.recv(4096).decode("utf-8", "replace")
             self.failure = self.failure or f"the reader of the captures died: {describe_exit(process.returncode)}"

@@ -34,6 +34,7 @@ FLUSH_SECONDS = 0.05
 BEAT_SECONDS = 0.5
 REPORT_LIMIT = 100_000
 BATCH_HWM = 256
+RINGS_READY = b"rings"
 _PR_SET_PDEATHSIG = 1
 _SWITCH_SECONDS = 0.0005  # how long a PREPARE thread may keep the GIL from the packet loop
 
@@ -326,6 +327,7 @@ class Dealing:
                 port["files"], port["ring_fds"], self._spec["owner_seed"], loop=port["loop"], rate=port["rate"],
                 as_recorded=port["as_recorded"],
             ) as dealer:  # fmt: skip
+                os.write(self._spec["liveness_fd"], RINGS_READY)
                 while True:
                     result = dealer.run(0.1)
                     if result & Run.FAILED:
