@@ -51,7 +51,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="shardmos-demo-") as scratch:
         capture = write_capture(Path(scratch) / "http.pcap")
         step(f"a capture of {CONNECTIONS:,} HTTP-like connections was written ({capture.stat().st_size / 1e6:.1f} MB)")
-        command = ["up", "--replay", str(capture), "--loop", "--rate", "50000", "-w", "2", "--memory", "256MiB", "--name", NAME]
+        command = [
+            "up",
+            "--replay",
+            str(capture),
+            "--loop",
+            "--rate",
+            "50000",
+            "-w",
+            "2",
+            "--memory",
+            "256MiB",
+            "--name",
+            NAME,
+        ]
         step("shardmos " + " ".join(command[:2]) + " http.pcap " + " ".join(command[3:]))
         program = "from shardmos.cli.main import main; main()"
         coordinator = subprocess.Popen([sys.executable, "-c", program, *command])
@@ -109,7 +122,9 @@ def show(client: Client, scratch: Path) -> None:
     for column in ("module", "kind", "version", "calls", "errors"):
         table.add_column(column)
     for module in client.ls():
-        table.add_row(module["name"], module["kind"], module["version"][:12], f"{module['calls']:,}", str(module["errors"]))
+        table.add_row(
+            module["name"], module["kind"], module["version"][:12], f"{module['calls']:,}", str(module["errors"])
+        )
     console.print(table)
     step("stats, per worker and in sum")
     for table in tables(client.stats()):
@@ -123,7 +138,10 @@ def show_events(client: Client) -> None:
     for topic, wanted in (("module.synwatch.", 2), ("module.Quota.", 3), ("flow", 3)):
         events = client.events(topic, timeout=3)
         for _, event in zip(range(wanted), events, strict=False):
-            what = event.get("data") or f"{event['client']} > {event['server']}:{event['server_port']} {event['conn_state']}"
+            what = (
+                event.get("data")
+                or f"{event['client']} > {event['server']}:{event['server_port']} {event['conn_state']}"
+            )
             table.add_row(event["topic"], str(event["worker"]), str(what))
         events.close()
     console.print(table)
@@ -153,7 +171,9 @@ def write_capture(path: Path) -> Path:
                 running[at] = running[-1]
                 running.pop()
             microseconds += 100
-            file.write(struct.pack("<IIII", microseconds // 10**6, microseconds % 10**6, len(frame), len(frame)) + frame)
+            file.write(
+                struct.pack("<IIII", microseconds // 10**6, microseconds % 10**6, len(frame), len(frame)) + frame
+            )
     return path
 
 
@@ -176,11 +196,17 @@ def connection(number: int, chance: random.Random) -> list[bytes]:
     for at in range(0, len(response), 1400):
         frames.append(tcp(server, client, s, c, 0x18, response[at : at + 1400]))
         s += len(response[at : at + 1400])
-    frames += [tcp(client, server, c, s, 0x11), tcp(server, client, s, c + 1, 0x11), tcp(client, server, c + 1, s + 1, 0x10)]
+    frames += [
+        tcp(client, server, c, s, 0x11),
+        tcp(server, client, s, c + 1, 0x11),
+        tcp(client, server, c + 1, s + 1, 0x10),
+    ]
     return frames[::-1]
 
 
-def tcp(source: tuple[bytes, int], target: tuple[bytes, int], seq: int, ack: int, flags: int, data: bytes = b"") -> bytes:
+def tcp(
+    source: tuple[bytes, int], target: tuple[bytes, int], seq: int, ack: int, flags: int, data: bytes = b""
+) -> bytes:
     """An Ethernet frame with one TCP segment."""
     head = struct.pack("!HHIIBBHHH", source[1], target[1], seq % 2**32, ack % 2**32, 0x50, flags, 65535, 0, 0)
     pseudo = source[0] + target[0] + struct.pack("!BBH", 0, 6, len(head) + len(data))

@@ -1,10 +1,10 @@
 """Clients of a running coordinator, for programs and for the command line.
 
-    with Client() as client:
-        client.push("quota.py", limit=5000)
-        print(client.stats()["sum"]["counters"]["packets"])
-        for event in client.events("module.Quota."):
-            ...
+with Client() as client:
+    client.push("quota.py", limit=5000)
+    print(client.stats()["sum"]["counters"]["packets"])
+    for event in client.events("module.Quota."):
+        ...
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ def test_the_shipped_file_has_every_key_and_the_defaults(root: Path) -> None:
             assert any(line.lstrip("# ").startswith(f"{key} =") for line in part.splitlines()), f"{section}.{key}"
 
 
-@pytest.mark.parametrize(("text", "size"), [("64MiB", 64 << 20), ("1GiB", 1 << 30), ("2k", 2048), (4096, 4096), ("1.5 GiB", 3 << 29)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("64MiB", 64 << 20), ("1GiB", 1 << 30), ("2k", 2048), (4096, 4096), ("1.5 GiB", 3 << 29)]
+)
 def test_sizes_have_units(text: object, size: int) -> None:
     assert config.size(text, "x") == size
 
@@ -32,7 +34,16 @@ def test_times_have_units(text: object, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[worker]\nmemroy = 1", "[wroker]\n", "worker = 1", "[worker]\nmemory = 'much'", "[worker]\nkey = 'x'", "[replay]\nloop = 1", "[", "[timeouts]\nudp = -1"],
+    [
+        "[worker]\nmemroy = 1",
+        "[wroker]\n",
+        "worker = 1",
+        "[worker]\nmemory = 'much'",
+        "[worker]\nkey = 'x'",
+        "[replay]\nloop = 1",
+        "[",
+        "[timeouts]\nudp = -1",
+    ],
 )
 def test_what_is_wrong_is_one_line_that_names_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "s.toml"

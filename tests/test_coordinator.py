@@ -41,12 +41,16 @@ def test_every_packet_of_a_replay_is_accounted_for_once(runtime_dir: Path, repla
         counters = client.stats()["sum"]["counters"]
         assert counters["packets"] == 300 * 8
         accounted = sum(counters[name] for name in ("packets_flow", "packets_orphan", "packets_fragment"))
-        accounted += sum(counters[f"drop_{why}"] for why in ("not_ip", "malformed", "truncated", "linktype", "filtered", "no_memory"))
+        accounted += sum(
+            counters[f"drop_{why}"] for why in ("not_ip", "malformed", "truncated", "linktype", "filtered", "no_memory")
+        )
         assert accounted == counters["packets"]
         assert counters["flows_made"] == 300 and counters["end_fin"] == 300 and counters["flows_now"] == 0
 
 
-def test_two_workers_share_the_flows_of_a_capture_that_only_one_can_read(runtime_dir: Path, replay: Path, tmp_path: Path) -> None:
+def test_two_workers_share_the_flows_of_a_capture_that_only_one_can_read(
+    runtime_dir: Path, replay: Path, tmp_path: Path
+) -> None:
     packed = tmp_path / "many.pcap.gz"
     subprocess.run(f"gzip -c {replay} > {packed}", shell=True, check=True)
     with Running("--replay", str(packed), "-w", "2") as coordinator, coordinator.client() as client:
@@ -70,7 +74,14 @@ def test_hostile_messages_are_answered_counted_and_harm_nothing(running: Running
         socket = context.socket(zmq.DEALER)
         socket.set(zmq.LINGER, 0)
         socket.connect(f"ipc://{find_coordinator('default')['commands']}")
-        sent = [[b""], [b"\xc1"], [b"x" * (18 << 20)], [pack({"v": 1, "id": 4, "op": "fly"})], [b"a", b"b"], [b"\x91" * 9999]]
+        sent = [
+            [b""],
+            [b"\xc1"],
+            [b"x" * (18 << 20)],
+            [pack({"v": 1, "id": 4, "op": "fly"})],
+            [b"a", b"b"],
+            [b"\x91" * 9999],
+        ]
         codes = []
         for frames in sent:
             socket.send_multipart(frames)
@@ -99,7 +110,9 @@ def test_a_worker_that_dies_comes_back_with_the_modules_and_the_counts(running: 
         until(lambda: client.stats()["workers"][0]["counters"]["packets"] > before["counters"]["packets"])
         after = client.stats()["workers"][0]
         assert after["restarts"] == 1 and after["pid"] != before["pid"]
-        until(lambda: any(each["name"] == "Probe" and each["calls"] for each in client.stats()["workers"][0]["modules"]))
+        until(
+            lambda: any(each["name"] == "Probe" and each["calls"] for each in client.stats()["workers"][0]["modules"])
+        )
 
 
 def test_events_of_flows_are_published_only_when_asked_for(running: Running) -> None:
@@ -148,7 +161,9 @@ def test_a_name_without_coordinator_says_how_to_start_one(runtime_dir: Path) -> 
         ([], 2, "no port"),
     ],
 )
-def test_what_up_cannot_do_is_one_line(runtime_dir: Path, capture: Path, tmp_path: Path, arguments: list[str], code: int, text: str) -> None:
+def test_what_up_cannot_do_is_one_line(
+    runtime_dir: Path, capture: Path, tmp_path: Path, arguments: list[str], code: int, text: str
+) -> None:
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "text").write_text("this is no capture at all, only text\n" * 10)
     places = {"EMPTY": str(tmp_path / "empty"), "TEXT": str(tmp_path / "text"), "GOOD": str(capture)}

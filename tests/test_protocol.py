@@ -39,7 +39,10 @@ def test_a_command_comes_back_as_it_was_sent() -> None:
         ({"v": 1, "id": 1, "op": "rm", "args": {"name": 5}}, "bad-argument"),
         ({"v": 1, "id": 1, "op": "rm", "args": {"name": "../x"}}, "bad-argument"),
         ({"v": 1, "id": 1, "op": "ping", "args": {"x": 1}}, "bad-argument"),
-        ({"v": 1, "id": 1, "op": "push", "args": {"file": "a.py", "content": b"", "params": {"a b": "1"}}}, "bad-argument"),
+        (
+            {"v": 1, "id": 1, "op": "push", "args": {"file": "a.py", "content": b"", "params": {"a b": "1"}}},
+            "bad-argument",
+        ),
         ({"v": 1, "id": 1, "op": "push", "args": {"file": "a.py", "content": b"", "params": {"a": 1}}}, "bad-argument"),
         (msgpack.packb(msgpack.ExtType(5, b"x")), "malformed"),
         (msgpack.packb(msgpack.Timestamp(1)), "malformed"),

@@ -32,7 +32,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     patch = pytest.MonkeyPatch()
     patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
     capture = write_pcap(tmp_path_factory.mktemp("replay") / "many.pcap", conversations(300))
-    with Running("--replay", str(capture), "--loop", "--rate", "20000", "-w", "2") as coordinator, coordinator.client() as client:
+    with (
+        Running("--replay", str(capture), "--loop", "--rate", "20000", "-w", "2") as coordinator,
+        coordinator.client() as client,
+    ):
         yield client
     patch.undo()
 
@@ -84,13 +87,21 @@ def test_parameters_reach_the_module_and_wrong_ones_are_refused(client: Client, 
         ("x = 1\n", "one subclass"),
         ("raise SystemExit(3)\n", "SystemExit"),
         ("import nothing_of_that_name\n", "nothing_of_that_name"),
-        ("import shardmos as sm\nclass A(sm.Middlebox):\n    filter = 'tcp prt'\n    @sm.on(sm.CONN_START)\n    def f(self, flow): pass\n", "filter"),
+        (
+            "import shardmos as sm\nclass A(sm.Middlebox):\n    filter = 'tcp prt'\n    @sm.on(sm.CONN_START)\n    def f(self, flow): pass\n",
+            "filter",
+        ),
         ("import shardmos as sm\nclass A(sm.Middlebox):\n    @sm.on(99)\n    def f(self, flow): pass\n", "99"),
-        ("import shardmos as sm\nclass A(sm.Middlebox):\n    def __init__(self, **p): raise ValueError('not today')\n", "not today"),
+        (
+            "import shardmos as sm\nclass A(sm.Middlebox):\n    def __init__(self, **p): raise ValueError('not today')\n",
+            "not today",
+        ),
         ("\xff".encode("latin-1").decode("latin-1"), "module"),
     ],
 )
-def test_a_python_module_with_a_fault_is_refused_and_the_old_one_goes_on(client: Client, tmp_path: Path, text: str, reason: str) -> None:
+def test_a_python_module_with_a_fault_is_refused_and_the_old_one_goes_on(
+    client: Client, tmp_path: Path, text: str, reason: str
+) -> None:
     client.push(write_module(tmp_path / "probe.py", EMIT.format(number=1)))
     bad = tmp_path / "bad.py"
     bad.write_text(text)
@@ -120,7 +131,9 @@ def test_a_c_module_is_compiled_and_runs(client: Client, tmp_path: Path, compile
         ('#include "/etc/shadow"\n', "shadow"),
     ],
 )
-def test_a_c_module_with_a_fault_is_refused(client: Client, tmp_path: Path, compiler: str, text: str, reason: str) -> None:
+def test_a_c_module_with_a_fault_is_refused(
+    client: Client, tmp_path: Path, compiler: str, text: str, reason: str
+) -> None:
     path = tmp_path / "bad.c"
     path.write_text(text)
     with pytest.raises(RemoteError, match=reason):
@@ -139,9 +152,15 @@ def test_the_command_line_shows_the_compilers_output(client: Client, tmp_path: P
 
 def test_a_handler_that_raises_is_counted_and_reported(client: Client, tmp_path: Path) -> None:
     events = client.events("error", timeout=5)
-    client.push(write_module(tmp_path / "probe.py", "@sm.on(sm.CONN_START)\ndef start(self, flow):\n    raise KeyError('lost')"))
+    client.push(
+        write_module(tmp_path / "probe.py", "@sm.on(sm.CONN_START)\ndef start(self, flow):\n    raise KeyError('lost')")
+    )
     event = next(events)
-    assert event["module"] == "Probe" and "KeyError: 'lost'" in event["traceback"] and "raise KeyError" in event["traceback"]
+    assert (
+        event["module"] == "Probe"
+        and "KeyError: 'lost'" in event["traceback"]
+        and "raise KeyError" in event["traceback"]
+    )
     assert client.ls()[0]["errors"] > 0
 
 

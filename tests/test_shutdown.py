@@ -31,7 +31,10 @@ def test_a_signal_ends_everything_within_two_seconds(runtime_dir: Path, argument
 def test_open_flows_are_reported_as_stopped(runtime_dir: Path, tmp_path: Path) -> None:
     frames = [frame for number, frame in enumerate(conversations(50)) if number % 8 < 4]  # no connection ends
     path = write_pcap(tmp_path / "open.pcap", frames)
-    with Running("--replay", str(path), "--rate", "100000", "--loop", "-w", "1") as coordinator, coordinator.client() as client:
+    with (
+        Running("--replay", str(path), "--rate", "100000", "--loop", "-w", "1") as coordinator,
+        coordinator.client() as client,
+    ):
         events = client.events("flow", timeout=5)
         coordinator.process.send_signal(signal.SIGINT)
         assert "stopped" in {event["end_reason"] for event in events}
@@ -48,7 +51,9 @@ def test_a_handler_that_never_returns_is_killed(runtime_dir: Path, arguments: li
         assert all(gone(worker.pid) for worker in workers) and files(runtime_dir) == []
 
 
-def test_a_killed_coordinator_leaves_no_worker_and_its_name_is_free(runtime_dir: Path, arguments: list[str], tmp_path: Path) -> None:
+def test_a_killed_coordinator_leaves_no_worker_and_its_name_is_free(
+    runtime_dir: Path, arguments: list[str], tmp_path: Path
+) -> None:
     with Running(*arguments) as coordinator:
         workers = coordinator.workers()
         with coordinator.client() as client:

@@ -11,11 +11,21 @@ import typer
 
 def events(
     topic: Annotated[
-        str, typer.Argument(metavar="[TOPIC]", help="Only topics that begin so: flow, anomaly, module.NAME, error, log, coordinator.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="[TOPIC]",
+            help="Only topics that begin so: flow, anomaly, module.NAME, error, log, coordinator.",
+            show_default=False,
+        ),
     ] = "",
     name: Annotated[str, typer.Option("--name", metavar="COORDINATOR", help="Which coordinator.")] = "default",
-    count: Annotated[int | None, typer.Option("-n", "--count", metavar="N", min=1, help="End after so many.", show_default=False)] = None,
-    timeout: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="End after so long without one.", show_default=False)] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", metavar="N", min=1, help="End after so many.", show_default=False)
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", min=0, help="End after so long without one.", show_default=False),
+    ] = None,
 ) -> None:
     """Print events as JSON lines, until Ctrl-C or the coordinator's end."""
     from shardmos.client import Client

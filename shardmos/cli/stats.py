@@ -64,7 +64,9 @@ def _print(stats: dict[str, Any], as_json: bool, zeros: bool) -> None:
         console.print(table)
 
 
-def tables(stats: dict[str, Any], zeros: bool = False, before: dict[str, Any] | None = None) -> Iterator[RenderableType]:
+def tables(
+    stats: dict[str, Any], zeros: bool = False, before: dict[str, Any] | None = None
+) -> Iterator[RenderableType]:
     """The stats as tables: workers, counters by group, modules, queues. With `before`, rates besides."""
     from rich.table import Table
 

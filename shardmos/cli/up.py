@@ -10,28 +10,75 @@ from shardmos.errors import UsageError
 
 Replay = Annotated[
     list[str] | None,
-    typer.Option("--replay", "-r", metavar="FILE", help="A capture as the port; repeat to merge several.", show_default=False),
+    typer.Option(
+        "--replay", "-r", metavar="FILE", help="A capture as the port; repeat to merge several.", show_default=False
+    ),
 ]
 
 
 def up(
-    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="More captures to replay.", show_default=False)] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="More captures to replay.", show_default=False)
+    ] = None,
     replay: Replay = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start again at the captures' end.")] = False,
-    rate: Annotated[float | None, typer.Option("--rate", metavar="PPS", help="Packets per second.", show_default=False)] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="PPS", help="Packets per second.", show_default=False)
+    ] = None,
     as_recorded: Annotated[bool, typer.Option("--as-recorded", help="At the pace of the timestamps.")] = False,
     exit: Annotated[bool, typer.Option("--exit", help="End when the replay has ended.")] = False,
-    workers: Annotated[int | None, typer.Option("-w", "--workers", metavar="N", help="Worker processes, one per core.", show_default="1")] = None,
-    memory: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Bound of each worker, as in 256MiB.", show_default="1GiB")] = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="How clients find it.", show_default="default")] = None,
-    config: Annotated[str | None, typer.Option("-c", "--config", metavar="FILE", help="A shardmos.toml.", show_default=False)] = None,
-    filter: Annotated[str | None, typer.Option("--filter", "-f", metavar="BPF", help="Only packets that match (pcap syntax).", show_default=False)] = None,
-    key: Annotated[str | None, typer.Option("--key", metavar="5tuple|vlan", help="What makes a flow.", show_default="5tuple")] = None,
-    checksums: Annotated[str | None, typer.Option("--checksums", metavar="verify|ignore", help="ignore: for captures of offloaded traffic.", show_default="verify")] = None,
-    log_level: Annotated[str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.", show_default="info")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of shardmos.toml; repeat.", show_default=False)] = None,
-    interface: Annotated[list[str] | None, typer.Option("-i", "--interface", metavar="IFACE", help="A live interface (not yet there).", show_default=False)] = None,
-    pair: Annotated[tuple[str, str] | None, typer.Option("--pair", metavar="A B", help="An inline pair (not yet there).", show_default=False)] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("-w", "--workers", metavar="N", help="Worker processes, one per core.", show_default="1"),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help="Bound of each worker, as in 256MiB.", show_default="1GiB"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="How clients find it.", show_default="default")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("-c", "--config", metavar="FILE", help="A shardmos.toml.", show_default=False)
+    ] = None,
+    filter: Annotated[
+        str | None,
+        typer.Option(
+            "--filter", "-f", metavar="BPF", help="Only packets that match (pcap syntax).", show_default=False
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="5tuple|vlan", help="What makes a flow.", show_default="5tuple")
+    ] = None,
+    checksums: Annotated[
+        str | None,
+        typer.Option(
+            "--checksums",
+            metavar="verify|ignore",
+            help="ignore: for captures of offloaded traffic.",
+            show_default="verify",
+        ),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.", show_default="info"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="SECTION.KEY=VALUE", help="Any key of shardmos.toml; repeat.", show_default=False
+        ),
+    ] = None,
+    interface: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-i", "--interface", metavar="IFACE", help="A live interface (not yet there).", show_default=False
+        ),
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--pair", metavar="A B", help="An inline pair (not yet there).", show_default=False),
+    ] = None,
 ) -> None:
     """Run a coordinator with its workers in the foreground, until Ctrl-C."""
     from shardmos import config as configuration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,5 @@ def _place_among_siblings(core: int) -> int:
 
 def pin(cores: Sequence[int]) -> None:
     """Keeps the calling thread on these cores; where the system refuses (a container), it runs where it may."""
-    try:
+    with contextlib.suppress(OSError):
         os.sched_setaffinity(0, cores)
-    except OSError:
-        pass

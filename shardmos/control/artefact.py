@@ -49,7 +49,7 @@ def content_version(content: bytes) -> str:
 
 
 def kind_of(file: str, content: bytes) -> str:
-    """"python", "c" or "object", by the file's ending. ModuleError for what is none."""
+    """ "python", "c" or "object", by the file's ending. ModuleError for what is none."""
     kind = KINDS.get(os.path.splitext(file)[1])
     if kind is None:
         raise ModuleError(f"module {file}: give a .py, .c or .so file")

@@ -6,6 +6,7 @@ Only the file itself and shardmos's headers are there for it: a middlebox is one
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -109,10 +110,8 @@ def _lower_user(scratch: Path) -> int | None:
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     child.wait()
 
 

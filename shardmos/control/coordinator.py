@@ -94,7 +94,9 @@ class Coordinator:
             if not self._stop.is_set():
                 commands = self._bind_commands(context, paths["commands"])
                 tasks.append(loop.create_task(self._take_commands(commands)))
-                log.info("coordinator %s is up: %d workers on cores %s", self.name, len(plan.workers), list(plan.workers))
+                log.info(
+                    "coordinator %s is up: %d workers on cores %s", self.name, len(plan.workers), list(plan.workers)
+                )
                 tasks.append(loop.create_task(self._watch_end()))
                 await self._until_stopped(tasks)
         finally:
@@ -234,7 +236,13 @@ class Coordinator:
         if op == "stop":
             asyncio.get_running_loop().call_soon(self._stop.set)
             return {}
-        looks = {"ping": self.ping, "status": self.status, "stats": self.stats, "flows-count": self.flows_count, "ls": self.ls}
+        looks = {
+            "ping": self.ping,
+            "status": self.status,
+            "stats": self.stats,
+            "flows-count": self.flows_count,
+            "ls": self.ls,
+        }
         return looks[op]()
 
     async def _change(self, what: str, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
@@ -290,7 +298,9 @@ class Coordinator:
 
     def stats(self) -> dict[str, Any]:
         """Everything that is counted: per worker and in sum, the queues, and the coordinator's own."""
-        workers, total, queues = [], {}, {}
+        workers: list[dict[str, Any]] = []
+        total: dict[str, int] = {}
+        queues: dict[str, int] = {}
         for slot in self.supervisor.slots:
             snapshot = slot.stats.read()
             add_counters(total, snapshot.counters)

@@ -68,7 +68,8 @@ class Publisher:
             kind, worker, payload = frames
             if kind == b"flows":
                 events = [
-                    {"topic": "flow", "worker": int(worker), **Flow(record).to_dict()} for record in split_records(payload)
+                    {"topic": "flow", "worker": int(worker), **Flow(record).to_dict()}
+                    for record in split_records(payload)
                 ]
             else:
                 events = unpack(payload, MAX_TRANSPORT)
@@ -90,9 +91,10 @@ class Publisher:
         elif topic.startswith("module."):
             name = topic.split(".", 2)[1]
             event["data"] = decode_data(event["data"], name in self.python_modules)
-            if topic == f"module.{name}.error" and name in self.python_modules:
-                if isinstance(event["data"], dict):
-                    by_topic.setdefault("error", []).append({**event, "topic": "error", "data": None, **event["data"]})
+            raised = topic == f"module.{name}.error" and name in self.python_modules
+            if raised and isinstance(event["data"], dict):
+                told = {key: value for key, value in event.items() if key != "data"}
+                by_topic.setdefault("error", []).append({**told, **event["data"], "topic": "error"})
         by_topic.setdefault(topic, []).append(event)
 
     def publish(self, topic: str, **fields: Any) -> None:

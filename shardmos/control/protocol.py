@@ -76,7 +76,9 @@ def unpack(data: bytes, limit: int = MAX_MESSAGE) -> Any:
     except ProtocolError:
         raise
     except (ValueError, TypeError, RecursionError, MemoryError, msgpack.UnpackException) as error:
-        raise ProtocolError("malformed", f"message is not the msgpack expected: {error or type(error).__name__}") from None
+        raise ProtocolError(
+            "malformed", f"message is not the msgpack expected: {error or type(error).__name__}"
+        ) from None
 
 
 def _no_extension(code: int, data: bytes) -> Any:
@@ -101,7 +103,9 @@ def error_reply(id: int | str | None, code: str, message: str, details: str = ""
     return pack({"v": VERSION, "id": id, "error": error})
 
 
-def decode_request(data: bytes, commands: Mapping[str, Mapping[str, tuple[type, bool]]] = COMMANDS) -> tuple[int | str, str, dict[str, Any]]:
+def decode_request(
+    data: bytes, commands: Mapping[str, Mapping[str, tuple[type, bool]]] = COMMANDS
+) -> tuple[int | str, str, dict[str, Any]]:
     """(id, op, args) of a checked command. ProtocolError otherwise."""
     message = unpack(data)
     if not isinstance(message, dict):
@@ -110,7 +114,9 @@ def decode_request(data: bytes, commands: Mapping[str, Mapping[str, tuple[type, 
     if isinstance(id, bool) or not isinstance(id, int | str) or (isinstance(id, str) and len(id) > 64):
         raise ProtocolError("malformed", "id: give an integer, or text of at most 64 characters")
     if message.get("v") != VERSION or isinstance(message.get("v"), bool):
-        raise ProtocolError("version", f"protocol version {_short(message.get('v'))} is not spoken here, {VERSION} is", id)
+        raise ProtocolError(
+            "version", f"protocol version {_short(message.get('v'))} is not spoken here, {VERSION} is", id
+        )
     if unknown := [key for key in message if key not in ("v", "id", "op", "args")]:
         raise ProtocolError("malformed", f"a command has no field {_short(unknown[0])}", id)
     op, args = message.get("op"), message.get("args", {})
@@ -136,7 +142,9 @@ def _check_args(op: str, args: dict[Any, Any], schema: Mapping[str, tuple[type, 
                 raise ProtocolError("bad-argument", f"{op}: argument {key} is missing")
             continue
         if type(args[key]) is not kind:
-            raise ProtocolError("bad-argument", f"{op}: {key} is of type {kind.__name__}, not {type(args[key]).__name__}")
+            raise ProtocolError(
+                "bad-argument", f"{op}: {key} is of type {kind.__name__}, not {type(args[key]).__name__}"
+            )
     if "content" in args and len(args["content"]) > MAX_CONTENT:
         raise ProtocolError("too-large", f"{op}: a module has at most {MAX_CONTENT >> 20} MiB")
     if isinstance(args.get("name"), str):

@@ -36,6 +36,7 @@ RESTART_WINDOW = 60.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 10.0
 _BATCH_HWM = 64
 _RINGS_SECONDS = 15.0
+_FAILED_EXIT = 3  # of shardmos.workers.worker; that module needs the native library, this one does not
 
 log = logging.getLogger("shardmos")
 
@@ -112,7 +113,10 @@ class Supervisor:
         self.slots = [self._make_slot(index, mappable) for index in range(len(plan.workers))]
 
     def _make_slot(self, index: int, mappable: bool) -> Slot:
-        fds = {name: os.memfd_create(f"shardmos-{name}-{index}", os.MFD_CLOEXEC) for name in ("stats", "state", "breadcrumb")}
+        fds = {
+            name: os.memfd_create(f"shardmos-{name}-{index}", os.MFD_CLOEXEC)
+            for name in ("stats", "state", "breadcrumb")
+        }
         ring = None if mappable else os.memfd_create(f"shardmos-ring-{index}", os.MFD_CLOEXEC)
         return Slot(index, self._plan.workers[index], fds, WorkerStats(fds["stats"]), ring)
 
@@ -217,6 +221,9 @@ class Supervisor:
     # ---- dying ----
 
     def _died(self, slot: Slot, process: subprocess.Popen[bytes]) -> None:
+        if process.returncode == _FAILED_EXIT and slot.state == "starting" and not self._stopping:
+            self._loop.call_later(0.05, self._died, slot, process)  # its reason is still on the way
+            return
         before, slot.state = slot.state, "dead"
         if slot.liveness is not None:
             slot.liveness.close()
@@ -229,6 +236,7 @@ class Supervisor:
             return
         if before == "failed":  # it said why
             self.failure = self.failure or slot.message
+            self.changed.set()
             return
         crumb = read_breadcrumb(slot.fds["breadcrumb"])
         slot.stats.retire()

@@ -37,5 +37,8 @@ class Count(Middlebox):
     def end(self, flow):  # type: ignore[no-untyped-def]
         self.ended += 1
         if self.every and self.ended % self.every == 0:
-            table = [{"port": port, "flows": row[0], "from_clients": row[1], "from_servers": row[2]} for port, row in self.ports.items()]
+            table = [
+                {"port": port, "flows": row[0], "from_clients": row[1], "from_servers": row[2]}
+                for port, row in self.ports.items()
+            ]
             self.emit("ports", table)

@@ -35,6 +35,7 @@ BEAT_SECONDS = 0.5
 REPORT_LIMIT = 100_000
 BATCH_HWM = 256
 RINGS_READY = b"rings"
+FAILED_EXIT = 3  # it could not begin, and said why
 _PR_SET_PDEATHSIG = 1
 _SWITCH_SECONDS = 0.0005  # how long a PREPARE thread may keep the GIL from the packet loop
 
@@ -85,7 +86,7 @@ class Worker:
         except (ShardmosError, MemoryError) as error:
             self._tell("failed", {"message": str(error) or "out of memory; give a smaller --memory"})
             self._close(1000)
-            return 1
+            return FAILED_EXIT
         self._tell("ready", {"pid": os.getpid()})
         pin([self._spec["core"]])
         while not self._stopping:
@@ -133,7 +134,7 @@ class Worker:
         poller.register(self._wake, zmq.POLLIN)
         if port_fd >= 0:
             poller.register(port_fd, zmq.POLLIN)
-        ready = dict(poller.poll(BEAT_SECONDS * 1000 if seconds is None else seconds * 1000))
+        ready = dict(poller.poll(int((BEAT_SECONDS if seconds is None else seconds) * 1000)))
         if self._liveness in ready:
             raise Orphaned
         if self._wake in ready:
