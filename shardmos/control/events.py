@@ -110,7 +110,7 @@ class Publisher:
         message = [topic.encode(), pack({"v": VERSION, "sequence": sequence, "events": events})]
         self.counters["messages"] += 1
         self.counters["events"] += len(events)
-        # With NODROP a full queue of any subscriber is an error, so the loss is seen; then the others get it all the same.
+        # With NODROP a full queue of any subscriber is an error, so the loss is seen; the others get it all the same.
         plain: zmq.Socket[bytes] = zmq.Socket.shadow(self.socket)
         try:
             plain.set(zmq.XPUB_NODROP, 1)

@@ -1,7 +1,7 @@
 """The desired state of modules, and how a change of it reaches the workers: PREPARE on all, then COMMIT on all.
 
-A refusal by any worker leaves everything as it was. A worker that dies meanwhile is brought to the desired state when it
-is started again, so it can hold nothing up.
+A refusal by any worker leaves everything as it was. A worker that dies meanwhile is brought to the desired state when
+it is started again, so it can hold nothing up.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m shardmos.workers.worker FD
 
-FD is a memfd with the worker's specification (msgpack, see `Supervisor`). The packet loop is this process's main thread:
-it runs the shard in short turns, looks at the control socket between them, and never waits for anything but packets.
+FD is a memfd with the worker's specification (msgpack, see `Supervisor`). The packet loop is this process's main
+thread: it runs the shard in short turns, looks at the control socket between them, and never waits for anything but packets.
 """
 
 from __future__ import annotations
