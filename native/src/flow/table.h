@@ -36,15 +36,19 @@ static inline uint64_t smos__mul_fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
+static inline uint64_t smos__hash_end(const smos__table_t *t, const uint8_t address[16], uint16_t port, uint8_t version)
+{
+    uint64_t a[2];
+    __builtin_memcpy(a, address, 16);
+    if (version == 4) return smos__mul_fold((a[1] ^ (uint64_t)port << 13) + t->key[0], (a[1] >> 32) + t->key[1]); /* the rest of the address is the same for all */
+    return smos__mul_fold(a[0] + t->key[0], (a[1] ^ (uint64_t)port << 13) + t->key[1]) + smos__mul_fold(a[1] + t->key[2], port + t->key[3]);
+}
+
 static inline uint32_t smos__table_hash(const smos__table_t *t, const smos_tuple_t *k)
 {
-    uint64_t a[2], b[2];
-    __builtin_memcpy(a, k->src, 16);
-    __builtin_memcpy(b, k->dst, 16);
-    uint64_t one = smos__mul_fold(a[0] + t->key[0], (a[1] ^ (uint64_t)k->sport << 13) + t->key[1]) + smos__mul_fold(a[1] + t->key[2], k->sport + t->key[3]);
-    uint64_t two = smos__mul_fold(b[0] + t->key[0], (b[1] ^ (uint64_t)k->dport << 13) + t->key[1]) + smos__mul_fold(b[1] + t->key[2], k->dport + t->key[3]);
+    uint64_t ends = smos__hash_end(t, k->src, k->sport, k->version) + smos__hash_end(t, k->dst, k->dport, k->version);
     uint64_t rest = (uint64_t)k->proto | (uint64_t)k->version << 8 | (uint64_t)k->vlan << 16 | (uint64_t)k->tunnel << 32;
-    uint64_t h = smos__mul_fold(one + two + rest + t->key[4], t->key[5] | 1);
+    uint64_t h = smos__mul_fold(ends + rest + t->key[4], t->key[5] | 1);
     return (uint32_t)(h ^ h >> 32);
 }
 
@@ -56,21 +60,17 @@ static inline smos__bucket_t *smos__table_bucket(const smos__table_t *t, uint32_
 /* The same flow? *direction is then SMOS_CLIENT if `k` goes from the flow's client, else SMOS_SERVER. */
 static inline bool smos__tuple_match(const smos_tuple_t *flow, const smos_tuple_t *k, int *direction)
 {
-    uint64_t f[5], p[4];
+    uint64_t f[5], p[5];
     __builtin_memcpy(f, flow, 40);
-    __builtin_memcpy(p, k, 32);
-    uint64_t tail;
-    uint32_t tunnel;
-    __builtin_memcpy(&tail, (const uint8_t *)k + 32, 8);
-    __builtin_memcpy(&tunnel, &k->tunnel, 4);
-    if (tunnel != flow->tunnel) return false;
-    if (!((f[0] ^ p[0]) | (f[1] ^ p[1]) | (f[2] ^ p[2]) | (f[3] ^ p[3]) | (f[4] ^ tail))) {
+    __builtin_memcpy(p, k, 40);
+    if (flow->tunnel != k->tunnel) return false;
+    /* ports lie in the first four bytes of the fifth word, source first: equal one way, or turned */
+    if (f[4] == p[4] && f[1] == p[1] && f[3] == p[3] && f[0] == p[0] && f[2] == p[2]) {
         *direction = SMOS_CLIENT;
         return true;
     }
-    /* ports lie in the first four bytes of the fifth word, source first */
-    uint64_t turned = (tail & 0xffffffff00000000u) | (uint32_t)((uint32_t)tail << 16 | (uint32_t)tail >> 16);
-    if (!((f[0] ^ p[2]) | (f[1] ^ p[3]) | (f[2] ^ p[0]) | (f[3] ^ p[1]) | (f[4] ^ turned))) {
+    uint64_t turned = (p[4] & 0xffffffff00000000u) | (uint32_t)((uint32_t)p[4] << 16 | (uint32_t)p[4] >> 16);
+    if (f[4] == turned && f[1] == p[3] && f[3] == p[1] && f[0] == p[2] && f[2] == p[0]) {
         *direction = SMOS_SERVER;
         return true;
     }

@@ -9,6 +9,13 @@ void smos__wheel_init(smos__wheel_t *w)
 }
 
 
+void smos__wheel_start(smos__wheel_t *w, int64_t now_ns)
+{
+    w->tick = now_ns / SMOS__SECOND;
+    w->started = 1;
+}
+
+
 void smos__wheel_clear(smos__wheel_t *w, smos__arena_t *a, uint32_t index)
 {
     smos__flow_cold_t *c = &a->cold[index];
@@ -27,10 +34,6 @@ void smos__wheel_set(smos__wheel_t *w, smos__arena_t *a, uint32_t index, int64_t
     smos__flow_cold_t *c = &a->cold[index];
     smos__wheel_clear(w, a, index);
     int64_t second = deadline_ns / SMOS__SECOND + 1;
-    if (!w->started) {
-        w->tick = second - 1;
-        w->started = 1;
-    }
     if (second <= w->tick) second = w->tick + 1;
     if (second >= w->tick + SMOS__WHEEL_BUCKETS) second = w->tick + SMOS__WHEEL_BUCKETS - 1;
     uint32_t bucket = (uint32_t)((uint64_t)second % SMOS__WHEEL_BUCKETS);

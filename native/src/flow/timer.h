@@ -18,6 +18,7 @@ typedef struct smos__wheel {
 } smos__wheel_t;
 
 void smos__wheel_init(smos__wheel_t *);
+void smos__wheel_start(smos__wheel_t *, int64_t now_ns); /* with the first packet's time, before anything is set */
 void smos__wheel_set(smos__wheel_t *, smos__arena_t *, uint32_t index, int64_t deadline_ns);
 void smos__wheel_clear(smos__wheel_t *, smos__arena_t *, uint32_t index);
 /* Takes one flow whose bucket lies in the past off the wheel, SMOS__NO_FLOW if there is none up to now. */

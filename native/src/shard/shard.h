@@ -61,6 +61,7 @@ struct smos_shard {
     uint32_t hints[SMOS__BURST]; /* where the flow probably is */
 
     /* the packet under the hand */
+    bool plain; /* one worker, no filter */
     const smos__frame_t *frame;
     const smos__layer_t *layer;
     int from;
