@@ -68,7 +68,7 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     }
     f->class_ = (uint8_t)class_;
     f->end_reason = 255;
-    f->last_ns = time_ns;
+    f->last_ns = s->now_ns;
     f->end[0].wscale = f->end[1].wscale = 255;
     if (s->collect) f->flags |= SMOS__FLOW_STREAM;
     c->start_ns = time_ns;
@@ -82,11 +82,9 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     smos__assembler_init(&c->end[1].assembler);
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_init(&c->zeek, c->history, from == SMOS_SERVER);
     smos__events_attach(&s->events, i, l->ip, l->ip_len, l->ip_captured);
-    if (s->timeout[class_]) smos__wheel_set(&s->wheel, &s->arena, i, time_ns + s->timeout[class_]);
-    if (class_ == SMOS__CLASS_EMBRYONIC || class_ == SMOS__CLASS_UDP || class_ == SMOS__CLASS_ICMP) {
-        f->flags |= SMOS__FLOW_QUEUED;
-        smos__queue_push(&s->unconfirmed, &s->arena, i);
-    }
+    if (s->timeout[class_]) smos__wheel_set(&s->wheel, &s->arena, i, s->now_ns + s->timeout[class_]);
+    f->flags |= SMOS__FLOW_QUEUED;
+    smos__queue_push(&s->unconfirmed, &s->arena, i);
     SMOS__COUNT(s, flows_made);
     switch (f->tuple.proto) {
     case 6: SMOS__COUNT(s, flows_made_tcp); break;

@@ -92,10 +92,10 @@ static bool begins_another(const smos__flow_t *f, const smos__layer_t *l, int fr
 {
     if ((l->tcp_flags & (SMOS__SYN | SMOS__ACK | SMOS__RST)) != SMOS__SYN) return false;
     const smos__endpoint_t *e = &f->end[from];
-    if (e->flags & SMOS__EP_SYN && e->isn == l->seq) return false;
+    if (e->flags & SMOS__EP_BASE && e->isn == l->seq) return false;
     if (f->class_ == SMOS__CLASS_CLOSED || f->class_ == SMOS__CLASS_RESET) return true;
-    /* Nobody answered the first SYN: this is another try of its own. */
-    return from == SMOS_CLIENT && e->flags & SMOS__EP_SYN && !(f->flags & SMOS__FLOW_TWO_SIDED);
+    /* Nobody accepted the first SYN: this is another try of its own. */
+    return from == SMOS_CLIENT && e->flags & SMOS__EP_SYN && !(f->end[!from].flags & SMOS__EP_SYN) && f->class_ == SMOS__CLASS_EMBRYONIC;
 }
 
 
@@ -103,7 +103,7 @@ static smos__class_t first_class(const smos__layer_t *l)
 {
     if (l->tuple.proto == UDP) return SMOS__CLASS_UDP;
     if (l->tuple.proto != TCP) return SMOS__CLASS_ICMP;
-    return SMOS__CLASS_EMBRYONIC;
+    return l->tcp_flags & SMOS__SYN ? SMOS__CLASS_EMBRYONIC : SMOS__CLASS_ESTABLISHED;
 }
 
 
@@ -132,6 +132,10 @@ static inline void count_flow_packet(smos_shard_t *s, const smos__layer_t *l)
 static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 {
     smos__flow_t *f = &s->arena.hot[i];
+    if (facts & SMOS__TCP_REVIVED) {
+        smos__flow_class(s, i, SMOS__CLASS_EMBRYONIC);
+        f->end_reason = 255;
+    }
     if (facts & SMOS__TCP_RESET) {
         if (f->class_ != SMOS__CLASS_CLOSED) smos__flow_class(s, i, SMOS__CLASS_RESET);
         if (f->end_reason == 255) f->end_reason = f->end[0].flags & f->end[1].flags & SMOS__EP_FIN ? SMOS_END_FIN : SMOS_END_RST;
@@ -235,7 +239,7 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
     if (i == SMOS__NO_FLOW) {
         bool syn = tcp && l->tcp_flags & SMOS__SYN && !(l->tcp_flags & SMOS__RST);
         if (tcp && !syn && s->config.midstream == 1) return orphan(s, frame, l);
-        from = syn && l->tcp_flags & SMOS__ACK ? SMOS_SERVER : SMOS_CLIENT;
+        from = tcp && (l->tcp_flags & (SMOS__SYN | SMOS__ACK)) == (SMOS__SYN | SMOS__ACK) ? SMOS_SERVER : SMOS_CLIENT;
         i = smos__flow_make(s, l, hash, frame->time_ns, from, first_class(l));
         if (i == SMOS__NO_FLOW) return SMOS__C_drop_no_memory;
         fresh = true;
@@ -259,7 +263,7 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
     e->packets++;
     e->payload_bytes += l->payload_len;
     e->wire_bytes += frame->len;
-    if (frame->time_ns > f->last_ns) f->last_ns = frame->time_ns;
+    f->last_ns = s->now_ns; /* not the frame's own time, which may lie in the past */
     if (!(f->flags & SMOS__FLOW_TWO_SIDED) && f->end[!from].packets) f->flags |= SMOS__FLOW_TWO_SIDED;
     count_flow_packet(s, l);
     for (int k = 0; k < l->anomaly_count; k++) smos__anomaly_raise(s, i, l->anomalies[k]);

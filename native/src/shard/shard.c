@@ -173,7 +173,15 @@ int smos_shard_set_filter(smos_shard_t *s, const char *text, char *error)
 }
 
 
-int64_t smos_shard_wait_ns(const smos_shard_t *s) { return s->port ? s->port->wait_ns : -1; }
+int64_t smos_shard_wait_ns(const smos_shard_t *s)
+{
+    if (!s->port) return -1;
+    if (s->port->wait_ns > 0) return s->port->wait_ns;
+    return s->port->fd >= 0 ? -1 : 1000000; /* unknown: a descriptor tells, or look again in a millisecond */
+}
+
+
+
 int smos_shard_fd(const smos_shard_t *s) { return s->port ? s->port->fd : -1; }
 const char *smos_shard_error(const smos_shard_t *s) { return s->error; }
 void smos_shard_interrupt(smos_shard_t *s) { atomic_store(&s->interrupted, 1); }

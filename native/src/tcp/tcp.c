@@ -127,6 +127,16 @@ static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     bool ack = l->tcp_flags & SMOS__ACK;
     if (l->tcp_flags & SMOS__FIN) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_FIN);
+    if (ack && p->flags & SMOS__EP_SYN && !(e->flags & SMOS__EP_SYN) && e->flags & (SMOS__EP_BASE | SMOS__EP_RST) && l->ack == p->isn + 1 && !e->offset && !p->offset) {
+        /* The SYN's true answer. A RST or FIN that came before it and gave no byte was somebody else's. */
+        bool ended = (e->flags | p->flags) & (SMOS__EP_RST | SMOS__EP_FIN);
+        e->flags &= (uint16_t)~(SMOS__EP_RST | SMOS__EP_FIN | SMOS__EP_FIN_RECEIVED | SMOS__EP_FIN_ACKED | SMOS__EP_BASE | SMOS__EP_ACKED);
+        p->flags &= (uint16_t)~(SMOS__EP_RST | SMOS__EP_FIN | SMOS__EP_FIN_RECEIVED | SMOS__EP_FIN_ACKED);
+        p->snd_nxt = p->isn + 1;
+        p->state = SMOS_TCP_SYN_SENT;
+        e->state = SMOS_TCP_CLOSED;
+        if (ended) *facts |= SMOS__TCP_REVIVED;
+    }
     if (e->flags & SMOS__EP_SYN && l->seq == e->isn) { /* once more */
         *facts |= SMOS__TCP_REXMIT;
         if (synchronized(e->state) && synchronized(p->state) && !ack) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_RESEND_ESTABLISHED);

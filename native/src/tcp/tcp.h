@@ -49,7 +49,8 @@ enum { /* what a packet did: smos__tcp_sender and smos__tcp_receiver return a un
     SMOS__TCP_RECEIVER_STATE = 8,
     SMOS__TCP_SETUP = 16,          /* the handshake is done on both ends */
     SMOS__TCP_CLOSED = 32,         /* both ends are done */
-    SMOS__TCP_RESET = 64           /* a valid RST ended it */
+    SMOS__TCP_RESET = 64,          /* a valid RST ended it */
+    SMOS__TCP_REVIVED = 128        /* what looked like its end was forged: the handshake goes on */
 };
 
 uint32_t smos__tcp_sender(smos__tcp_t *, const smos__layer_t *, int from);
