@@ -60,6 +60,37 @@ static uint32_t hash_members(const smos__member_t *m, int count, uint16_t epoch)
 }
 
 
+/* What each event of a flow with this set calls. */
+static void lay_routes(smos__events_t *ev, smos__set_t *s)
+{
+    int used = 0;
+    for (int event = 0; event < SMOS_EVENT_COUNT; event++) {
+        int begin = used;
+        s->first[event] = (uint8_t)used;
+        for (int i = 0; i < s->count; i++) {
+            smos_box_t *box = ev->slots[s->members[i].slot].box;
+            int own = used;
+            for (int h = box->first[event]; h < box->first[event + 1] && used < SMOS__MAX_ROUTES; h++) {
+                const smos__handler_t *handler = &box->handlers[h];
+                uint8_t sides = event == SMOS_CONN_END ? handler->sides : handler->sides & s->members[i].sides;
+                if (!sides) continue;
+                s->routes[used++] = (smos__route_t){handler->call, box, s->members[i].slot, handler->hooks, sides};
+                for (int side = 0; side < 2; side++) {
+                    if (!(sides & 1 << side)) continue;
+                    if (!handler->hooks) s->mask[0][side] |= SMOS_BIT(event);
+                    if (handler->hooks & SMOS_SENDER) s->mask[SMOS_SENDER][side] |= SMOS_BIT(event);
+                    if (handler->hooks & SMOS_RECEIVER) s->mask[SMOS_RECEIVER][side] |= SMOS_BIT(event);
+                }
+            }
+            /* reversed by module; within one, the order of registration */
+            memmove(s->back + begin + (used - own), s->back + begin, (size_t)(own - begin));
+            for (int k = own; k < used; k++) s->back[begin + k - own] = (uint8_t)k;
+        }
+    }
+    s->first[SMOS_EVENT_COUNT] = (uint8_t)used;
+}
+
+
 static uint16_t intern(smos__events_t *ev, const smos__member_t *members, int count)
 {
     if (!count) {
@@ -89,12 +120,7 @@ static uint16_t intern(smos__events_t *ev, const smos__member_t *members, int co
     s->epoch = ev->epoch;
     s->count = (uint8_t)count;
     memcpy(s->members, members, (size_t)count * sizeof *members);
-    for (int i = 0; i < count; i++) {
-        const smos_box_t *box = ev->slots[members[i].slot].box;
-        for (int hook = 0; hook < 3; hook++)
-            for (int side = 0; side < 2; side++)
-                s->mask[hook][side] |= members[i].sides & 1 << side ? box->mask[hook][side] : box->mask[hook][side] & SMOS_BIT(SMOS_CONN_END);
-    }
+    lay_routes(ev, s);
     for (int i = 0; i < 6; i++) s->any |= s->mask[i / 2][i % 2];
     s->stream = (s->mask[0][0] | s->mask[0][1]) & (SMOS_BIT(SMOS_NEW_DATA) | SMOS_BIT(SMOS_GAP));
     s->next = *chain;
@@ -282,7 +308,10 @@ int smos__events_commit(smos__events_t *ev, smos_box_t *box, smos_box_t **old)
 {
     *old = NULL;
     if (ev->sweep != SMOS__NO_FLOW) smos__events_sweep(ev, UINT32_MAX); /* one take-over at a time */
-    int slot = find_slot(ev, box->name);
+    int slot = find_slot(ev, box->name), routes = box->first[SMOS_EVENT_COUNT];
+    for (int i = 0; i < ev->count; i++)
+        if (ev->order[i] != slot) routes += ev->slots[ev->order[i]].box->first[SMOS_EVENT_COUNT];
+    if (routes > SMOS__MAX_ROUTES) return -ENOSPC;
     if (slot < 0) {
         if (ev->count == SMOS_MAX_MODULES) return -ENOSPC;
         for (slot = 0; ev->slots[slot].box;) slot++;
@@ -333,30 +362,24 @@ int smos__events_remove(smos__events_t *ev, const char *name, smos_box_t **old)
 
 /* ---- calls ---- */
 
-static void call_box(smos__events_t *ev, int slot, smos_call_t *call)
+static inline void call_handler(smos__events_t *ev, smos_box_t *box, int slot, smos_handler_t handler, const smos_call_t *call)
 {
-    smos_box_t *box = ev->slots[slot].box;
-    for (int h = box->first[call->event]; h < box->first[call->event + 1]; h++) {
-        const smos__handler_t *handler = &box->handlers[h];
-        if (!(handler->sides & 1 << call->side) || (call->hook && !(handler->hooks & call->hook))) continue;
-        if (box->embedded && !ev->entered && ev->enter) {
-            ev->entered = true;
-            ev->enter(ev->bracket);
-        }
-        ev->crumb->module = (uint32_t)slot + 1;
-        ev->current = box;
-        uint64_t start = cycles();
-        handler->call(box->self, call);
-        box->stats.cycles += cycles() - start;
-        box->stats.calls++;
-        box->stats.event_calls[call->event]++;
-        ev->current = NULL;
-        ev->crumb->module = 0;
-        if (ev->dropped) {
-            box->stats.drops++;
-            return;
-        }
+    if (box->embedded && !ev->entered && ev->enter) {
+        ev->entered = true;
+        ev->enter(ev->bracket);
     }
+    ev->crumb->module = (uint32_t)slot + 1;
+    ev->current = box;
+    box->stats.event_calls[call->event]++;
+    if (box->stats.calls++ % SMOS__CYCLE_SAMPLE) {
+        handler(box->self, call);
+    } else {
+        uint64_t start = cycles();
+        handler(box->self, call);
+        box->stats.cycles += (cycles() - start) * SMOS__CYCLE_SAMPLE;
+    }
+    ev->current = NULL;
+    ev->crumb->module = 0;
 }
 
 
@@ -366,22 +389,27 @@ void smos__events_raise(smos__events_t *ev, uint32_t flow, smos_call_t *call)
     uint16_t index = f->set;
     smos__set_t *s = &ev->sets[index];
     bool reverse = call->packet && call->packet->from == SMOS_SERVER;
-    uint32_t bit = SMOS_BIT(call->event);
+    uint8_t side = (uint8_t)(1 << call->side);
+    int end = s->first[call->event + 1];
     call->flow = smos__flow_handle(ev->arena, flow);
     call->tuple = &f->tuple;
     call->existing = f->flags & SMOS__FLOW_EXISTING ? 1 : 0;
     ev->crumb->flow = call->flow;
     s->refs++; /* a handler may move the flow to another set */
-    for (int i = 0; i < s->count; i++) {
-        smos__member_t m = s->members[reverse ? s->count - 1 - i : i];
-        const smos_box_t *box = ev->slots[m.slot].box;
-        if (!(box->mask[call->hook][call->side] & bit)) continue;
-        if (!(m.sides & 1 << call->side) && call->event != SMOS_CONN_END) continue;
-        call->state = state_of(box, flow);
-        call_box(ev, m.slot, call);
-        if (ev->dropped && ev->in_packet) break;
+    for (int i = s->first[call->event]; i < end; i++) {
+        const smos__route_t *r = &s->routes[reverse ? s->back[i] : i];
+        if (!(r->sides & side) || (call->hook && !(r->hooks & call->hook))) continue;
+        call->state = state_of(r->box, flow);
+        call_handler(ev, r->box, r->slot, r->call, call);
+        if (ev->dropped && ev->in_packet) {
+            r->box->stats.drops++;
+            break;
+        }
     }
-    release(ev, index);
+    if (s->refs == 1)
+        release(ev, index);
+    else
+        s->refs--;
 }
 
 
@@ -391,6 +419,8 @@ void smos__events_raise_orphan(smos__events_t *ev, smos_call_t *call, const uint
         const smos_box_t *box = ev->slots[ev->order[i]].box;
         if (!(box->mask[0][call->side] & SMOS_BIT(SMOS_ORPHAN))) continue;
         if (box->filter && !smos__filter_match(box->filter, ip, length, captured)) continue;
-        call_box(ev, ev->order[i], call);
+        smos_box_t *called = ev->slots[ev->order[i]].box;
+        for (int h = box->first[SMOS_ORPHAN]; h < box->first[SMOS_ORPHAN + 1] && !ev->dropped; h++)
+            if (box->handlers[h].sides & 1 << call->side) call_handler(ev, called, ev->order[i], box->handlers[h].call, call);
     }
 }

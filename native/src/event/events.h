@@ -12,6 +12,8 @@
 
 #define SMOS__MAX_HANDLERS 64
 #define SMOS__MAX_SETS 65535
+#define SMOS__MAX_ROUTES 255 /* handlers of all active modules together */
+#define SMOS__CYCLE_SAMPLE 16 /* one call in so many is timed */
 
 typedef struct smos__handler {
     smos_handler_t call;
@@ -48,6 +50,15 @@ typedef struct smos__member {
     uint16_t incarnation; /* of the slot: a removed module's members are dropped at the next refresh */
 } smos__member_t;
 
+/* One handler of one member, ready to be called. */
+typedef struct smos__route {
+    smos_handler_t call;
+    struct smos_box *box;
+    uint8_t slot;
+    uint8_t hooks;
+    uint8_t sides; /* bit per side that is registered and still monitored */
+} smos__route_t;
+
 typedef struct smos__set {
     uint32_t refs;
     uint32_t hash;
@@ -57,7 +68,10 @@ typedef struct smos__set {
     bool stream; /* somebody wants bytes */
     uint32_t any; /* events wanted at any hook and side */
     uint32_t mask[3][2];
+    uint8_t first[SMOS_EVENT_COUNT + 1]; /* routes of event i: first[i] to first[i + 1], in chain order */
     smos__member_t members[SMOS_MAX_MODULES];
+    uint8_t back[SMOS__MAX_ROUTES]; /* the same in reverse order of modules, for packets of the server */
+    smos__route_t routes[SMOS__MAX_ROUTES];
 } smos__set_t;
 
 typedef struct smos__slot {

@@ -111,12 +111,28 @@ static void fill_packet(smos_shard_t *s)
 {
     const smos__frame_t *frame = s->frame;
     const smos__layer_t *l = s->layer;
-    bool tcp = l->tuple.proto == TCP;
-    s->packet = (smos_packet_t){
-        .frame = frame->data, .caplen = frame->caplen, .len = frame->len, .time_ns = frame->time_ns, .ip = l->ip, .l4 = l->l4, .payload = l->payload,
-        .payload_captured = l->payload_captured, .payload_len = l->payload_len, .ip_len = l->ip_len, .seq = tcp ? l->seq : 0, .ack = tcp ? l->ack : 0,
-        .window = tcp ? l->window : 0, .urgent = tcp ? l->urgent : 0, .tcp_flags = tcp ? l->tcp_flags : 0, .from = (uint8_t)s->from, .number = frame->number,
-    };
+    smos_packet_t *p = &s->packet;
+    p->frame = frame->data;
+    p->caplen = frame->caplen;
+    p->len = frame->len;
+    p->time_ns = frame->time_ns;
+    p->ip = l->ip;
+    p->l4 = l->l4;
+    p->payload = l->payload;
+    p->payload_captured = l->payload_captured;
+    p->payload_len = l->payload_len;
+    p->ip_len = l->ip_len;
+    p->from = (uint8_t)s->from;
+    p->number = frame->number;
+    if (__builtin_expect(l->tuple.proto == TCP, 1)) {
+        p->seq = l->seq;
+        p->ack = l->ack;
+        p->window = l->window;
+        p->urgent = l->urgent;
+        p->tcp_flags = l->tcp_flags;
+    } else {
+        p->seq = p->ack = p->window = p->urgent = p->tcp_flags = 0;
+    }
     s->packet_filled = true;
 }
 
@@ -165,7 +181,14 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
         if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(&t, l, from);
         smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
         if (s->events.dropped) return;
-        if (l->payload_len) smos__stream_segment(&t, from, l->seq, l->payload, l->payload_captured, l->payload_len);
+        if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth) { /* smos__stream_segment, said shorter */
+            uint64_t offset = f->end[from].offset;
+            f->end[from].offset += l->payload_len;
+            f->end[from].rcv_nxt += l->payload_len;
+            if (f->flags & SMOS__FLOW_STREAM) sink_data(s, !from, l->payload, l->payload_len, offset);
+        } else if (l->payload_len) {
+            smos__stream_segment(&t, from, l->seq, l->payload, l->payload_captured, l->payload_len);
+        }
         smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
         return;
     }
