@@ -65,8 +65,7 @@ static void tcp(smos__walk_t *w, smos__span_t s)
             l->window = smos__be16(p + 14);
             l->urgent = smos__be16(p + 18);
             l->payload_len = s.wire - header;
-            l->flags |= SMOS__L4_WHOLE | SMOS__TRUNCATED;
-            l->l4 = p;
+            if (l->payload_len) l->flags |= SMOS__TRUNCATED;
             w->out->result = SMOS__WIRE_OK;
         }
         return;
