@@ -75,5 +75,5 @@ uint32_t smos__transport_sum(const smos_tuple_t *t, const uint8_t *p, uint32_t l
     } else {
         for (int i = 0; i < 16; i += 8) sum = add(add(sum, load64(t->src + i)), load64(t->dst + i));
     }
-    return fold(sum);
+    return __builtin_bswap16((uint16_t)fold(sum));
 }
