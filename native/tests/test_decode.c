@@ -1,0 +1,315 @@
+/* Decoding, frame by frame from bytes written by hand after the RFCs' layouts: what is found, and one frame that raises each
+ * anomaly beside one that nearly does. */
+#include "check.h"
+#include "decoded_sane.h"
+
+static smos__decoded_t d;
+static const smos__layer_t *l;
+
+/* Hexadecimal text to bytes. */
+static uint32_t bytes_of(const char *hex, uint8_t *out)
+{
+    uint32_t n = 0;
+    while (*hex) {
+        if (*hex == ' ') {
+            hex++;
+            continue;
+        }
+        char pair[3] = { hex[0], hex[1], 0 };
+        out[n++] = (uint8_t)strtoul(pair, NULL, 16);
+        hex += 2;
+    }
+    return n;
+}
+
+#define LAST_BYTES 4096
+static uint8_t *block; /* the frame, at the end of a heap block of its own size */
+
+static void decode_with(uint32_t linktype, const char *hex, uint32_t cut, uint32_t flags)
+{
+    static uint8_t buffer[LAST_BYTES];
+    uint32_t n = bytes_of(hex, buffer);
+    free(block);
+    block = malloc(n - cut ? n - cut : 1);
+    CHECK(block != NULL);
+    memcpy(block, buffer, n - cut);
+    smos__frame_t frame = { .data = block, .caplen = n - cut, .len = n, .number = 1, .linktype = (uint16_t)linktype, .flags = flags };
+    memset(&d, 0x5a, sizeof d);
+    smos__decode(&frame, NULL, &d);
+    decoded_sane(&frame, &d);
+    l = d.layers ? &d.layer[d.layers - 1] : NULL;
+}
+
+static void decode(uint32_t linktype, const char *hex) { decode_with(linktype, hex, 0, SMOS__FRAME_NO_CHECKSUM); }
+
+static int raised(const char *name)
+{
+    int found = 0;
+    for (int i = 0; i < d.anomaly_count; i++) found |= !strcmp(smos__anomaly_name(d.anomalies[i]), name);
+    for (int k = 0; k < d.layers; k++)
+        for (int i = 0; i < d.layer[k].anomaly_count; i++) found |= !strcmp(smos__anomaly_name(d.layer[k].anomalies[i]), name);
+    return found;
+}
+
+#define MACS "020000000002 020000000001 "
+#define V4 "45000028 12344000 40060000 0a000001 0a000002 "       /* IPv4, 20 bytes of TCP, 10.0.0.1 to 10.0.0.2 */
+#define TCP "04d20050 00000064 000000c8 50182000 00000000 "       /* 1234 to 80, seq 100, ack 200, PSH ACK, window 8192 */
+#define V4_UDP(total, udp) "4500" total " 12344000 40110000 0a000001 0a000002 04d2" udp
+#define A6 "20010db8000000000000000000000001 20010db8000000000000000000000002 "
+#define V6(length, next) "60000000" length next "40 " A6
+
+static void is_the_tcp(void)
+{
+    CHECK(l != NULL);
+    CHECK_EQ(d.result, SMOS__WIRE_OK);
+    CHECK_EQ(l->tuple.proto, 6);
+    CHECK_EQ(l->tuple.sport, 1234);
+    CHECK_EQ(l->tuple.dport, 80);
+    CHECK_EQ(l->seq, 100);
+    CHECK_EQ(l->ack, 200);
+    CHECK_EQ(l->window, 8192);
+    CHECK_EQ(l->tcp_flags, SMOS__PSH | SMOS__ACK);
+    CHECK(l->flags & SMOS__L4_WHOLE);
+}
+
+static void test_links(void)
+{
+    static const struct {
+        uint32_t linktype;
+        const char *head;
+    } links[] = {
+        { 1, MACS "0800" }, { 1, MACS "8100 0064 0800" }, { 1, MACS "88a8 0064 8100 00c8 0800" },
+        { 1, MACS "8847 00010140" }, { 1, MACS "8847 00010040 00020140" },
+        { 1, MACS "8864 1100 0007 002a 0021" },
+        { 1, MACS "0030 aaaa03 000000 0800" },                     /* 802.3, LLC, SNAP */
+        { 1, MACS "002b 060603" },                                /* 802.3, LLC for IP */
+        { 1, MACS "88e7 00000001 " MACS "0800" },                 /* 802.1ah */
+        { 1, MACS "893f 000000000000 0800" },                     /* E-TAG */
+        { 1, MACS "8926 00000000 0800" },                         /* VN-Tag */
+        { 1, MACS "8903 0001 " MACS "0800" },                     /* FabricPath */
+        { 0, "02000000" }, { 0, "00000002" }, { 108, "00000002" },
+        { 101, "" }, { 12, "" }, { 14, "" }, { 228, "" },
+        { 113, "0000 0001 0006 0200000000020000 0800" },
+        { 276, "0800 0000 00000002 0001 00 06 0200000000020000" },
+        { 9, "ff03 0021" }, { 9, "0021" }, { 9, "21" }, { 50, "ff03 0021" }, { 9, "0f00 0800" }, { 104, "0f00 0800" },
+        { 10, "50 020000000002 020000000001 aaaa03 000000 0800" },
+        { 6, "1040 020000000002 020000000001 aaaa03 000000 0800" },
+        { 6, "1040 020000000002 820000000001 0630 0011 0022 aaaa03 000000 0800" }, /* source routed */
+        { 8, "" }, { 7, "0102 f0" }, { 129, "01020000 f0" }, { 129, "01020000 d4 00 0001" }, { 129, "01020000 d4 ff ffff d4 00 0001" },
+        { 239, "02000000 08000100 08000300 2c000900" },
+        { 242, "0000000000000000000000000000000000000000 0000000000000000000000000000000000000000 08000000" },
+        { 192, "00000800 65000000" },
+        { 178, "4d474300 " MACS "0800" }, { 178, "4d474382 0004 01020304 00000002" },
+        { 11, "aaaa03 000000 0800" },
+    };
+    char frame[512];
+    for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
+        snprintf(frame, sizeof frame, "%s%s%s", links[i].head, V4, TCP);
+        decode(links[i].linktype, frame);
+        if (d.result != SMOS__WIRE_OK) fprintf(stderr, "link type %u: %s\n", links[i].linktype, links[i].head);
+        is_the_tcp();
+        CHECK_EQ(d.layers, 1);
+        CHECK_EQ(l->payload_len, 0);
+        CHECK_EQ(d.anomaly_count + l->anomaly_count, 0);
+        CHECK(smos__linktype_supported(links[i].linktype));
+    }
+    CHECK(!smos__linktype_supported(105));
+    CHECK(!smos__linktype_supported(65537));
+    for (const char *const *f = (const char *const[]){ "18000000", "0000001c", "1e000000", NULL }; *f; f++) { /* BSD's AF_INET6 */
+        snprintf(frame, sizeof frame, "%s%s%s", *f, V6("0014", "06"), TCP);
+        decode(0, frame);
+        is_the_tcp();
+        CHECK_EQ(l->tuple.version, 6);
+    }
+}
+
+static void test_tuple(void)
+{
+    static const uint8_t src[16] = { [10] = 255, [11] = 255, 10, 0, 0, 1 }, dst[16] = { [10] = 255, [11] = 255, 10, 0, 0, 2 };
+    decode(1, MACS "88a8 0064 8100 00c8 8100 0001 0800" V4 TCP);
+    is_the_tcp();
+    CHECK(!memcmp(l->tuple.src, src, 16) && !memcmp(l->tuple.dst, dst, 16));
+    CHECK_EQ(l->vlan[0], 100);
+    CHECK_EQ(l->vlan[1], 200);
+    CHECK_EQ(l->tuple.vlan, 100);
+    CHECK_EQ(l->ip_id, 0x1234);
+    CHECK_EQ(l->ttl, 64);
+    CHECK(raised("vlan_too_many_layers"));
+    decode(1, MACS "88a8 0064 8100 00c8 0800" V4 TCP);
+    CHECK(!raised("vlan_too_many_layers"));
+}
+
+static void test_lengths_that_lie(void)
+{
+    decode(1, MACS "0800" V4 TCP "0000 0000 0000"); /* Ethernet padding */
+    is_the_tcp();
+    CHECK_EQ(l->payload_len, 0);
+    CHECK_EQ(l->ip_len, 40);
+    decode(1, MACS "0800 45000000 12344000 40060000 0a000001 0a000002" TCP "61626364"); /* total length 0: offload */
+    is_the_tcp();
+    CHECK_EQ(l->payload_len, 4);
+    decode(1, MACS "0800 450000f0 12344000 40060000 0a000001 0a000002" TCP "61626364");
+    is_the_tcp();
+    CHECK_EQ(l->payload_len, 4); /* clamped to the frame */
+    CHECK(raised("ipv4_trunc_pkt"));
+    decode(1, MACS "8864 1100 0007 002c 0021 450000f0 12344000 40060000 0a000001 0a000002" TCP "6162 6364");
+    CHECK_EQ(l->payload_len, 2); /* clamped to PPPoE's length */
+    decode_with(1, MACS "0800 4500002c 12344000 40060000 0a000001 0a000002" TCP "61626364", 3, 0); /* cut by the snap length */
+    is_the_tcp();
+    CHECK_EQ(l->payload_len, 4);
+    CHECK_EQ(l->payload_captured, 1);
+    CHECK((l->flags & (SMOS__TRUNCATED | SMOS__UNCHECKED)) == (SMOS__TRUNCATED | SMOS__UNCHECKED));
+    decode(1, MACS "86dd" V6("0000", "06") TCP "616263"); /* BIG TCP */
+    is_the_tcp();
+    CHECK_EQ(l->payload_len, 3);
+    decode(1, MACS "86dd" V6("0000", "00") "0600 c204 0000001e" TCP "61 62636465"); /* jumbo payload option of 30, and padding */
+    is_the_tcp();
+    CHECK_EQ(l->payload_len, 2);
+    decode(1, MACS "0800" V4_UDP("0024", "0035 000c 0000") "61626364 65666768"); /* UDP shorter than IP */
+    CHECK_EQ(l->payload_len, 4);
+    decode(1, MACS "0800" V4_UDP("0020", "0035 0000 0000") "61626364");
+    CHECK_EQ(l->payload_len, 4);
+}
+
+static void test_checksums(void)
+{
+    /* whole and right (computed by a separate program after RFC 1071), then a byte is turned */
+    const char *good = MACS "0800 4500002c 12344000 40061496 0a000001 0a000002 04d20050 00000064 000000c8 50182000 b0b10000 61626364";
+    char bad[512];
+    decode_with(1, good, 0, 0);
+    is_the_tcp();
+    CHECK(!(l->flags & (SMOS__BAD_CHECKSUM | SMOS__UNCHECKED)));
+    snprintf(bad, sizeof bad, "%s", good);
+    bad[strlen(bad) - 1] = '5';
+    decode_with(1, bad, 0, 0);
+    CHECK(l->flags & SMOS__BAD_CHECKSUM && raised("tcp_bad_checksum") && !raised("ipv4_bad_checksum"));
+    decode_with(1, bad, 0, SMOS__FRAME_NO_CHECKSUM);
+    CHECK((l->flags & (SMOS__BAD_CHECKSUM | SMOS__UNCHECKED)) == SMOS__UNCHECKED && l->anomaly_count == 0);
+    snprintf(bad, sizeof bad, "%s", good);
+    memcpy(strstr(bad, "40061496"), "41061496", 8);
+    decode_with(1, bad, 0, 0);
+    CHECK(raised("ipv4_bad_checksum") && !raised("tcp_bad_checksum"));
+}
+
+static void test_tunnels(void)
+{
+    static const struct {
+        const char *frame;
+        int layers, kind;
+        uint32_t id;
+    } rows[] = {
+        { "4500003c 00000000 40040000 01010101 02020202" V4 TCP, 2, SMOS_TUNNEL_IPIP, 0 },
+        { V6("0028", "04") V4 TCP, 2, SMOS_TUNNEL_IPIP, 0 },
+        { "45000040 00000000 402f0000 01010101 02020202 00000800" V4 TCP, 2, SMOS_TUNNEL_GRE, 0 },
+        { "4500004c 00000000 402f0000 01010101 02020202 b0000800 00000000 0000002a 00000001" V4 TCP, 2, SMOS_TUNNEL_GRE, 42 },
+        { "45000052 00000000 402f0000 01010101 02020202 20006558 0000002b" MACS "0800" V4 TCP, 2, SMOS_TUNNEL_GRE, 43 },
+        { "45000050 00000000 402f0000 01010101 02020202 3081880b 002c0007 00000001 00000001 ff030021" V4 TCP, 2, SMOS_TUNNEL_GRE, 7 },
+        { "45000064 00000000 402f0000 01010101 02020202 100088be 00000001 1000002d 00000000" MACS "0800" V4 TCP, 2, SMOS_TUNNEL_ERSPAN, 45 },
+        { "45000064 00000000 402f0000 01010101 02020202 000088be" MACS "0800" V4 TCP, 2, SMOS_TUNNEL_ERSPAN, 0 },
+        { "45000064 00000000 402f0000 01010101 02020202 100022eb 00000001 2000002e 00000000 00000000" MACS "0800" V4 TCP, 2, SMOS_TUNNEL_ERSPAN, 46 },
+        { "45000064 00000000 40110000 01010101 02020202 d00012b5 00500000 08000000 00002f00" MACS "0800" V4 TCP, 2, SMOS_TUNNEL_VXLAN, 47 },
+        { "45000064 00000000 40110000 01010101 02020202 d00017c1 00500000 01006558 00003000 01020304" MACS "0800" V4 TCP, 2, SMOS_TUNNEL_GENEVE, 48 },
+        { "45000064 00000000 40110000 01010101 02020202 08680868 00500000 30ff0028 00000031" V4 TCP, 2, SMOS_TUNNEL_GTPU, 49 },
+        { "45000064 00000000 40110000 01010101 02020202 08680868 00500000 34ff0030 00000032 00000085 01000900" V4 TCP, 2, SMOS_TUNNEL_GTPU, 50 },
+        { "45000064 00000000 40110000 01010101 02020202 0dd80dd8 00500000" V6("0014", "06") TCP, 2, SMOS_TUNNEL_TEREDO, 0 },
+        { "45000064 00000000 40110000 01010101 02020202 0dd80dd8 00500000 00000102 03040506" V6("0014", "06") TCP, 2, SMOS_TUNNEL_TEREDO, 0 },
+        { "45000050 00000000 40040000 01010101 02020202 4500003c 00000000 40040000 03030303 04040404" V4 TCP, 3, SMOS_TUNNEL_IPIP, 0 },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        decode(101, rows[i].frame);
+        if (d.layers != rows[i].layers) fprintf(stderr, "%s\n", rows[i].frame);
+        CHECK_EQ(d.layers, rows[i].layers);
+        is_the_tcp();
+        CHECK_EQ(l->tunnel_kind, rows[i].kind);
+        CHECK_EQ(l->tunnel_id, rows[i].id);
+        CHECK_EQ(d.layer[0].tunnel_kind, SMOS_TUNNEL_NONE);
+        CHECK_EQ(d.layer[0].tunnel_id, 0);
+        for (int k = 0; k < d.layers - 1; k++) CHECK(d.layer[k].ip < d.layer[k + 1].ip);
+    }
+}
+
+static void test_icmp(void)
+{
+    decode(101, "4500001c 00000000 40010000 0a000001 0a000002 08000000 12340001");
+    CHECK_EQ(l->tuple.sport, 0x1234);
+    CHECK_EQ(l->tuple.dport, 0x1234);
+    decode(101, "45000038 00000000 40010000 0a000009 0a000001 03010000 00000000 45000054 12344000 40060000 0a000001 0a000002 04d20050 00000064");
+    CHECK_EQ(d.layers, 1); /* what is quoted is no layer */
+    CHECK_EQ(l->tuple.sport, 3 * 256 + 1);
+    CHECK(l->flags & SMOS__ICMP_ERROR);
+    CHECK_EQ(l->quoted.proto, 6);
+    CHECK_EQ(l->quoted.sport, 1234);
+    CHECK_EQ(l->quoted.dport, 80);
+    CHECK_EQ(l->quoted_seq, 100);
+    CHECK_EQ(l->quoted.src[15], 1);
+    decode(101, V6("0038", "3a") "01040000 00000000" V6("0064", "11") "04d20035 00100000");
+    CHECK(l->flags & SMOS__ICMP_ERROR);
+    CHECK_EQ(l->quoted.proto, 17);
+    CHECK_EQ(l->quoted.dport, 53);
+}
+
+static void test_routes(void)
+{
+    decode(101, "48000034 12344000 40060000 0a000001 0a000002 830b04 0b0b0b0b 0c0c0c0c 00" TCP); /* LSRR: still to go to 12.12.12.12 */
+    is_the_tcp();
+    CHECK_EQ(l->tuple.dst[12], 12);
+    CHECK(raised("ipv4_source_route"));
+    decode(101, "48000034 12344000 40060000 0a000001 0a000002 830b0c 0b0b0b0b 0c0c0c0c 00" TCP); /* used up */
+    CHECK_EQ(l->tuple.dst[12], 10);
+    decode(101, V6("002c", "2b") "06020001 00000000 fe800000000000000000000000000009" TCP);
+    is_the_tcp();
+    CHECK_EQ(l->tuple.dst[15], 9);
+    CHECK(raised("ipv6_rh_type_0"));
+    decode(101, V6("002c", "2b") "06020000 00000000 fe800000000000000000000000000009" TCP);
+    CHECK_EQ(l->tuple.dst[15], 2);
+    decode(101, V6("0024", "3c") "2c000104 00000000 06000000 00000007 " TCP); /* destination options, atomic fragment */
+    is_the_tcp();
+    CHECK(raised("ipv6_atomic_fragment"));
+    CHECK_EQ(l->ip_id, 7);
+    decode(101, V6("002c", "33") "06040000 00000001 00000001 000000000000000000000000" TCP); /* AH */
+    is_the_tcp();
+}
+
+static void test_results(void)
+{
+    decode(1, MACS "0806 0001 0800 0604 0001");
+    CHECK_EQ(d.result, SMOS__WIRE_NOT_IP);
+    decode(147, "00");
+    CHECK_EQ(d.result, SMOS__WIRE_LINKTYPE);
+    decode_with(1, MACS "0800" V4 TCP, 38, 0);
+    CHECK_EQ(d.result, SMOS__WIRE_TRUNCATED);
+    CHECK_EQ(d.anomaly_count, 0); /* a snap length is nobody's fault */
+    decode(101, "4500001c 12342000 40060000 0a000001 0a000002 0000000000000000");
+    CHECK_EQ(d.result, SMOS__WIRE_FRAGMENT);
+    CHECK_EQ(d.fragments, 1);
+    CHECK_EQ(d.layers, 0);
+}
+
+static void test_nesting(void)
+{
+    char frame[2048] = "";
+    for (int i = 0; i < 6; i++) strcat(frame, "450000c8 00000000 40040000 01010101 02020202");
+    decode(101, strcat(frame, V4 TCP));
+    CHECK_EQ(d.layers, SMOS__MAX_LAYERS);
+    CHECK(raised("nesting_too_deep"));
+    strcpy(frame, MACS);
+    for (int i = 0; i < 60; i++) strcat(frame, "8100 0001 ");
+    decode(1, strcat(frame, "0800" V4 TCP));
+    CHECK_EQ(d.layers, 0);
+    CHECK(raised("nesting_too_deep"));
+}
+
+int main(void)
+{
+    RUN(test_links);
+    RUN(test_tuple);
+    RUN(test_lengths_that_lie);
+    RUN(test_checksums);
+    RUN(test_tunnels);
+    RUN(test_icmp);
+    RUN(test_routes);
+    RUN(test_results);
+    RUN(test_nesting);
+    free(block);
+    return 0;
+}
