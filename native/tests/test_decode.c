@@ -167,8 +167,12 @@ static void test_lengths_that_lie(void)
     CHECK_EQ(l->payload_len, 2);
     decode(1, MACS "0800" V4_UDP("0024", "0035 000c 0000") "61626364 65666768"); /* UDP shorter than IP */
     CHECK_EQ(l->payload_len, 4);
-    decode(1, MACS "0800" V4_UDP("0020", "0035 0000 0000") "61626364");
+    decode(1, MACS "86dd" V6("000c", "11") "04d20035 0000 0000 61626364"); /* UDP in a jumbogram */
     CHECK_EQ(l->payload_len, 4);
+    decode(101, "450000c8 12342000 40110000 0a000001 0a000002 04d20035 00b40000 6162"); /* a first fragment that lies: nothing will come of it */
+    CHECK_EQ(d.result, SMOS__WIRE_OK);
+    CHECK_EQ(l->tuple.dport, 53);
+    CHECK(raised("fragment_truncated"));
 }
 
 static void test_checksums(void)

@@ -81,6 +81,20 @@ void smos__mpls(smos__walk_t *w, smos__span_t s)
     }
 }
 
+/* RFC 8300 */
+static void nsh(smos__walk_t *w, smos__span_t s)
+{
+    static const uint16_t types[] = { 0, 0x0800, 0x86dd, 0x6558, 0x894f, 0x8847 };
+    if (!smos__deeper(w)) return;
+    uint32_t size = s.captured >= 8 ? (s.at[1] & 0x3fu) * 4 : 8;
+    if (s.captured < 8 || size < 8 || s.captured < size) {
+        smos__short(w, s, size < 8 ? UINT32_MAX : size, SMOS__ANOMALY_NSH_HEADER_TOO_SMALL);
+        return;
+    }
+    uint32_t next = s.at[3];
+    smos__ethertype(w, smos__skip(s, size), next < 6 ? types[next] : 0);
+}
+
 void smos__ip(smos__walk_t *w, smos__span_t s)
 {
     if (s.captured < 1)
@@ -131,6 +145,7 @@ void smos__ethertype(smos__walk_t *w, smos__span_t s, uint32_t type)
             return;
         case 0x8847:
         case 0x8848: smos__mpls(w, s); return;
+        case 0x894f: nsh(w, s); return;
         case 0x8864: pppoe(w, s); return;
         case 0x880b: smos__ppp(w, s); return;
         default: smos__end(w, SMOS__WIRE_NOT_IP); return;

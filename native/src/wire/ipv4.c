@@ -92,6 +92,7 @@ void smos__ipv4(smos__walk_t *w, smos__span_t s)
         smos__note(w, SMOS__ANOMALY_IPV4_TRUNC_PKT);
         total = s.wire;
     }
+    bool cut = s.captured < smos__be16(p + 2);
     s = smos__clamp(s, total);
     l->ip_len = total;
     l->ip_captured = s.captured;
@@ -112,11 +113,22 @@ void smos__ipv4(smos__walk_t *w, smos__span_t s)
     if (__builtin_expect(offset & 0xbfff, 0)) {
         if (offset & 0x8000) smos__note(w, SMOS__ANOMALY_IPV4_RESERVED_FLAG);
         if (offset & 0x3fff) {
-            smos__fragment(w, s);
-            return;
+            if (!cut || offset & 0x1fff) {
+                smos__fragment(w, s);
+                return;
+            }
+            smos__cut_fragment(w, l);
         }
     }
     smos__transport(w, smos__skip(s, header));
+}
+
+void smos__cut_fragment(smos__walk_t *w, smos__layer_t *l)
+{
+    smos__note(w, SMOS__ANOMALY_FRAG_TRUNCATED);
+    l->flags |= SMOS__UNCHECKED;
+    w->half = 1;
+    if (w->out->fragments < UINT8_MAX) w->out->fragments++;
 }
 
 /* w->layer is the fragment's, begun but not kept. Goes on in the datagram when it is complete. */

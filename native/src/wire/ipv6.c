@@ -58,6 +58,7 @@ void smos__ipv6(smos__walk_t *w, smos__span_t s)
         smos__note(w, SMOS__ANOMALY_IPV6_TRUNC_PKT);
         total = s.wire;
     }
+    bool cut = s.captured < smos__be16(p + 4) + 40u;
     s = smos__clamp(s, total);
     l->ip_len = total;
     l->ip_captured = s.captured;
@@ -86,12 +87,14 @@ void smos__ipv6(smos__walk_t *w, smos__span_t s)
             if (fragments++) smos__note(w, SMOS__ANOMALY_IPV6_EXTHDR_DUPLICATE);
             if (h[1] || h[3] & 6) smos__note(w, SMOS__ANOMALY_IPV6_FH_RES_NOT_NULL);
             l->ip_id = smos__be16(h + 6);
-            if (smos__be16(h + 2) & 0xfff9) {
-                l->tuple.proto = h[0];
+            uint32_t offset = smos__be16(h + 2) & 0xfff9;
+            l->tuple.proto = h[0];
+            if (offset & 0xfff8 || (offset && !cut)) {
                 smos__fragment(w, packet);
                 return;
             }
-            smos__note(w, SMOS__ANOMALY_IPV6_ATOMIC_FRAGMENT);
+            if (offset) smos__cut_fragment(w, l);
+            else smos__note(w, SMOS__ANOMALY_IPV6_ATOMIC_FRAGMENT);
             next = h[0];
             s = smos__skip(s, 8);
             continue;
@@ -122,11 +125,11 @@ void smos__ipv6(smos__walk_t *w, smos__span_t s)
                 s = smos__skip(packet, used);
             }
         }
-        next = h[0];
-        if (s.captured < size) {
+        if (s.captured < size) { /* the jumbo length may have shortened it */
             truncated(w, s, size);
             return;
         }
+        next = h[0];
         s = smos__skip(s, size);
     }
     l->tuple.proto = next;

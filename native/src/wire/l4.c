@@ -36,7 +36,7 @@ static void unreadable(smos__walk_t *w, smos__span_t s, smos__wire_result_t resu
 
 static bool checkable(const smos__walk_t *w, smos__layer_t *l, bool whole)
 {
-    if (whole && !(w->frame->flags & SMOS__FRAME_NO_CHECKSUM)) return true;
+    if (whole && !w->half && !(w->frame->flags & SMOS__FRAME_NO_CHECKSUM)) return true;
     l->flags |= SMOS__UNCHECKED;
     return false;
 }
@@ -107,7 +107,7 @@ static void udp(smos__walk_t *w, smos__span_t s)
         return;
     }
     uint32_t length = smos__be16(p + 4);
-    if (length == 0) length = s.wire; /* a jumbogram (RFC 2675), or segmentation offload */
+    if (length == 0 && l->tuple.version == 6) length = s.wire; /* a jumbogram (RFC 2675) */
     if (__builtin_expect(length < 8, 0)) {
         smos__note(w, SMOS__ANOMALY_UDP_LEN_INVALID);
         unreadable(w, s, SMOS__WIRE_MALFORMED);
@@ -203,6 +203,14 @@ void smos__transport(smos__walk_t *w, smos__span_t s)
         case 97: /* EtherIP, RFC 3378 */
             other(w, s);
             if (s.captured >= 2 && s.at[0] == 0x30 && s.at[1] == 0) smos__inner(w, smos__skip(s, 2), 0x6558, SMOS_TUNNEL_GRE, 0);
+            return;
+        case 103: /* PIM: a Register carries the packet (RFC 7761 4.9.3) */
+            other(w, s);
+            if (s.captured > 8 && s.at[0] == 0x21) {
+                w->tunnel_kind = SMOS_TUNNEL_IPIP;
+                w->tunnel_id = 0;
+                smos__ip(w, smos__skip(s, 8));
+            }
             return;
         case 137: /* RFC 4023 */
             other(w, s);

@@ -161,13 +161,24 @@ static int teredo(smos__walk_t *w, smos__span_t s)
     return 1;
 }
 
-/* RFC 5415 4.3: only whole 802.3 frames. */
+/* RFC 5415 4.3: whole frames, 802.3 or 802.11 (RFC 5416), whose frame control some send with its bytes swapped. */
 static int capwap(smos__walk_t *w, smos__span_t s)
 {
     if (s.captured < 8 || s.at[0] != 0) return 0;
-    uint32_t size = (s.at[1] >> 3) * 4u;
-    if (size < 8 || s.captured < size + 14 || s.at[2] & 1 || s.at[3] & 0x88) return 0; /* native 802.11; a fragment or keep-alive */
-    smos__inner(w, smos__skip(s, size), 0x6558, SMOS_TUNNEL_GENEVE, 0);
+    uint32_t size = (s.at[1] >> 3) * 4u, flags = s.at[3], native = s.at[2] & 1;
+    if (size < 8 || s.captured < size + 14 || flags & 0x88) return 0; /* a fragment, or a keep-alive */
+    s = smos__skip(s, size);
+    if (!native) {
+        smos__inner(w, s, 0x6558, SMOS_TUNNEL_NONE, 0);
+        return 1;
+    }
+    uint32_t control = s.at[0] & 0x0c ? s.at[0] : s.at[1], direction = s.at[0] & 0x0c ? s.at[1] : s.at[0];
+    if ((control & 0x0f) != 8 || control & 0x40 || direction & 0x40) return 0; /* not data, or none, or encrypted */
+    size = 24 + ((direction & 3) == 3 ? 6 : 0) + (control & 0x80 ? 2 : 0);
+    if (s.captured < size) return 0;
+    w->tunnel_kind = SMOS_TUNNEL_NONE;
+    w->tunnel_id = 0;
+    smos__llc(w, smos__skip(s, size));
     return 1;
 }
 

@@ -19,6 +19,7 @@ typedef struct smos__walk {
     uint8_t vlans;
     uint8_t tunnel_kind;
     uint8_t depth;
+    uint8_t half;  /* within a first fragment that was cut: no checksum can be right */
     uint8_t guess; /* within a tunnel known by its UDP port only: what does not parse is the outer packet's payload */
 } smos__walk_t;
 
@@ -66,6 +67,9 @@ void smos__ipv6(smos__walk_t *w, smos__span_t s);
 smos__layer_t *smos__layer_begin(smos__walk_t *w, smos__span_t s); /* NULL: no room, and the walk has ended */
 void smos__layer_abandon(smos__walk_t *w);
 void smos__fragment(smos__walk_t *w, smos__span_t s); /* w->layer is begun for it; s from its IP header on */
+
+/* A first fragment that was cut or lies about its length: no datagram will come of it, so what is there of its transport counts. */
+void smos__cut_fragment(smos__walk_t *w, smos__layer_t *l);
 
 /* l4.c: the transport header of w->layer, whose tuple has addresses, version and proto; keeps the layer, goes on into tunnels. */
 void smos__transport(smos__walk_t *w, smos__span_t s);
