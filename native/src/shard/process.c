@@ -239,8 +239,8 @@ static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const
 }
 
 
-/* One layer through its flow. Returns the counter under which its frame goes if it is the innermost. */
-static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t hash, uint32_t hint)
+/* One layer through its flow; not `readable`: its transport header is cut or lies, it is only counted. Returns the counter under which its frame goes if it is the innermost. */
+static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t hash, uint32_t hint, bool readable)
 {
     int from = SMOS_CLIENT;
     bool fresh = false;
@@ -293,9 +293,9 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
     if (!(l->flags & SMOS__UNCHECKED)) SMOS__COUNT(s, checksum_checked);
     if (__builtin_expect(f->flags & (SMOS__FLOW_RESET | SMOS__FLOW_ENDED), 0)) {
         SMOS__COUNT(s, drop_reset_flow);
-    } else if (__builtin_expect(l->flags & SMOS__BAD_CHECKSUM, 0)) {
-        SMOS__COUNT(s, bad_checksum);
-        if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_bad_checksum(&s->arena.cold[i].zeek, s->arena.cold[i].history, from);
+    } else if (__builtin_expect(l->flags & SMOS__BAD_CHECKSUM || !readable, 0)) {
+        if (readable) SMOS__COUNT(s, bad_checksum);
+        if (readable && s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_bad_checksum(&s->arena.cold[i].zeek, s->arena.cold[i].history, from);
         if (fresh) { /* a receiver would not have seen it, but the flow is there */
             smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER, NULL, 0, 0, 0);
             if (!s->events.dropped) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
@@ -371,7 +371,7 @@ static inline bool process_plain(smos_shard_t *s, int i)
     if (frame->time_ns > s->now_ns) advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
-    s->counters[process_layer(s, frame, l, s->hashes[i], s->hints[i])]++;
+    s->counters[process_layer(s, frame, l, s->hashes[i], s->hints[i], true)]++;
     return true;
 }
 
@@ -402,8 +402,9 @@ static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__dec
             continue;
         }
         if (s->config.key == 0) l->tuple.vlan = 0, l->tuple.tunnel = 0;
-        smos__counter_t how = layers == 1 ? process_layer(s, frame, l, first_hash, hint)
-                                          : process_layer(s, frame, l, smos__table_hash(&s->table, &l->tuple), SMOS__NO_FLOW);
+        bool readable = d->result == SMOS__WIRE_OK || k < layers - 1 || l->flags & SMOS__L4_WHOLE;
+        smos__counter_t how = layers == 1 ? process_layer(s, frame, l, first_hash, hint, readable)
+                                          : process_layer(s, frame, l, smos__table_hash(&s->table, &l->tuple), SMOS__NO_FLOW, readable);
         if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, l);
         if (k == layers - 1 && d->result == SMOS__WIRE_OK) disposition = how;
     }
@@ -418,7 +419,7 @@ static void stage_decode(smos_shard_t *s, int i)
 {
     smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
     if (s->config.checksums == 1) s->frames[i].flags |= SMOS__FRAME_NO_CHECKSUM;
-    smos__decode(&s->frames[i], s->defrag, d);
+    if (!smos__decode_fast(&s->frames[i], d)) smos__decode(&s->frames[i], s->defrag, d);
     if (d->layers != 1) return;
     smos_tuple_t *tuple = &d->layer[0].tuple;
     if (s->config.key == 0) tuple->vlan = 0, tuple->tunnel = 0;

@@ -102,27 +102,20 @@ static void deliver_over_buffer(smos__tcp_t *t, int from, const uint8_t *data, u
 {
     smos__endpoint_t *e = &t->flow->end[from];
     smos__assembler_t *a = &t->cold->end[from].assembler;
-    uint64_t first;
-    count_conflicts(t, from, smos__assembler_compare(a, t->pool, e->offset, data, captured, &first));
-    while (captured) {
-        const uint8_t *buffered;
-        uint64_t offset;
-        uint32_t n, length = smos__assembler_front(a, t->pool, &offset, &buffered);
-        if (!length || offset >= e->offset + captured) {
-            n = captured;
-            deliver(t, from, data, n);
-        } else if (offset > e->offset) {
-            n = (uint32_t)(offset - e->offset);
-            deliver(t, from, data, n);
-        } else if ((n = smos__assembler_new_wins(a, t->pool, e->offset, captured, t->config->overlap_policy))) {
-            deliver(t, from, data, n);
-        } else {
-            n = length < captured ? length : captured;
-            deliver(t, from, buffered, n);
+    uint64_t first, start = e->offset, end = start + captured;
+    count_conflicts(t, from, smos__assembler_compare(a, t->pool, start, data, captured, &first));
+    while (e->offset < end) {
+        bool packet;
+        uint32_t at = (uint32_t)(e->offset - start);
+        uint32_t n = smos__assembler_winner(a, t->pool, start, captured, e->offset, t->config->overlap_policy, &packet);
+        const uint8_t *bytes = data + at;
+        if (!packet) {
+            uint64_t offset;
+            uint32_t length = smos__assembler_front(a, t->pool, &offset, &bytes);
+            if (length < n) n = length;
         }
+        deliver(t, from, bytes, n);
         smos__assembler_trim(a, t->pool, e->offset);
-        data += n;
-        captured -= n;
     }
 }
 

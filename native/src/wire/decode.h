@@ -11,6 +11,9 @@ typedef struct smos__defrag smos__defrag_t;
  * and lost. Never fails: malformed input is described in *out. */
 void smos__decode(const smos__frame_t *frame, smos__defrag_t *defrag, smos__decoded_t *out);
 
+/* The same for the plainest frames alone, in one piece (fast.c): false if this is none of them, and *out is then undefined. */
+bool smos__decode_fast(const smos__frame_t *frame, smos__decoded_t *out);
+
 /* 1 if smos__decode knows the LINKTYPE_ value. */
 int smos__linktype_supported(uint32_t linktype);
 

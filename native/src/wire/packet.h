@@ -99,7 +99,7 @@ typedef struct smos__decoded {
     uint8_t anomaly_count; /* of the frame: those that belong to no layer */
     uint8_t fragments;     /* layers (or the held packet) that came as IP fragments, for counting */
     uint16_t anomalies[SMOS__MAX_ANOMALIES];
-    uint32_t owner_hash;   /* smos__owner_hash of what decides who counts the frame: innermost layer's tuple; the held fragment's addresses; 0 for what is not IP */
+    uint32_t owner_hash;   /* without a layer, who counts the frame: smos__owner_hash of a held fragment's addresses; 0 for what is not IP */
     smos__layer_t layer[SMOS__MAX_LAYERS];
 } smos__decoded_t;
 

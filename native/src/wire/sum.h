@@ -1,0 +1,42 @@
+/* sum.h: the inner loop of the Internet checksum (RFC 1071), for the straight path of fast.c. */
+#ifndef SMOS__SUM_H
+#define SMOS__SUM_H
+
+#include <stdint.h>
+#include <string.h>
+
+/* Ones' complement sum of `n` bytes in memory order, as 64 bits still to be folded. */
+static inline uint64_t smos__sum64(const uint8_t *p, uint32_t n, uint64_t sum)
+{
+#ifdef __x86_64__
+    for (; n >= 64; n -= 64, p += 64)
+        __asm__("addq (%1), %0\n\tadcq 8(%1), %0\n\tadcq 16(%1), %0\n\tadcq 24(%1), %0\n\tadcq 32(%1), %0\n\tadcq 40(%1), %0\n\t"
+                "adcq 48(%1), %0\n\tadcq 56(%1), %0\n\tadcq $0, %0"
+                : "+r"(sum)
+                : "r"(p), "m"(*(const uint8_t(*)[64])p)
+                : "cc");
+#endif
+    for (; n >= 8; n -= 8, p += 8) {
+        uint64_t v;
+        memcpy(&v, p, 8);
+        sum += v;
+        sum += sum < v;
+    }
+    if (n) {
+        uint64_t v = 0;
+        memcpy(&v, p, n);
+        sum += v;
+        sum += sum < v;
+    }
+    return sum;
+}
+
+static inline uint16_t smos__fold16(uint64_t sum)
+{
+    sum = (sum >> 32) + (sum & 0xffffffff);
+    sum = (sum >> 32) + (sum & 0xffffffff);
+    uint32_t s = (uint32_t)(sum >> 16) + (uint32_t)(sum & 0xffff);
+    return (uint16_t)((s >> 16) + s);
+}
+
+#endif
