@@ -36,6 +36,7 @@ static void test_carries(void)
 static void test_pseudo_header(void)
 {
     smos_tuple_t t = { .version = 4 };
+    smos__walk_t walk = { 0 };
     uint8_t segment[21], flat[80];
     for (int i = 0; i < 21; i++) segment[i] = (uint8_t)(i * 37 + 200);
     for (int i = 0; i < 16; i++) t.src[i] = (uint8_t)(240 + i), t.dst[i] = (uint8_t)(7 * i);
@@ -44,13 +45,13 @@ static void test_pseudo_header(void)
     memcpy(flat + 4, t.dst + 12, 4);
     memcpy(flat + 8, tail4, 4);
     memcpy(flat + 12, segment, 21);
-    CHECK_EQ(smos__transport_sum(&t, segment, 21, 6), plain(flat, 33, 0));
+    CHECK_EQ(smos__transport_sum(&walk, &t, segment, 21, 6), plain(flat, 33, 0));
     t.version = 6;
     memcpy(flat, t.src, 16);
     memcpy(flat + 16, t.dst, 16);
     memcpy(flat + 32, tail6, 8);
     memcpy(flat + 40, segment, 21);
-    CHECK_EQ(smos__transport_sum(&t, segment, 21, 6), plain(flat, 61, 0));
+    CHECK_EQ(smos__transport_sum(&walk, &t, segment, 21, 6), plain(flat, 61, 0));
 }
 
 int main(void)

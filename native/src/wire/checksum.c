@@ -63,7 +63,7 @@ uint32_t smos__checksum(const uint8_t *data, uint32_t length, uint32_t sum)
     return fold((uint64_t)own + sum);
 }
 
-uint32_t smos__transport_sum(const smos_tuple_t *t, const uint8_t *p, uint32_t length, uint32_t proto)
+uint32_t smos__transport_sum(const smos__walk_t *w, const smos_tuple_t *t, const uint8_t *p, uint32_t length, uint32_t proto)
 {
     uint64_t sum = raw_sum(p, length);
     sum = add(sum, (uint64_t)__builtin_bswap32(length) + __builtin_bswap32(proto));
@@ -73,7 +73,8 @@ uint32_t smos__transport_sum(const smos_tuple_t *t, const uint8_t *p, uint32_t l
         memcpy(&b, t->dst + 12, 4);
         sum = add(sum, (uint64_t)a + b);
     } else {
-        for (int i = 0; i < 16; i += 8) sum = add(add(sum, load64(t->src + i)), load64(t->dst + i));
+        const uint8_t *src = w->sum_src ? w->sum_src : t->src, *dst = w->sum_dst ? w->sum_dst : t->dst;
+        for (int i = 0; i < 16; i += 8) sum = add(add(sum, load64(src + i)), load64(dst + i));
     }
     return __builtin_bswap16((uint16_t)fold(sum));
 }

@@ -86,7 +86,7 @@ void smos__icmp(smos__walk_t *w, smos__span_t s)
     l->tuple.sport = l->tuple.dport = has_identifier(v6, p[0]) && s.captured >= 8 ? smos__be16(p + 4) : smos__be16(p);
     if (s.captured < s.wire || w->half || w->frame->flags & SMOS__FRAME_NO_CHECKSUM) {
         l->flags |= SMOS__UNCHECKED;
-    } else if ((v6 ? smos__transport_sum(&l->tuple, p, s.wire, 58) : smos__checksum(p, s.wire, 0)) != 0xffff) {
+    } else if ((v6 ? smos__transport_sum(w, &l->tuple, p, s.wire, 58) : smos__checksum(p, s.wire, 0)) != 0xffff) {
         l->flags |= SMOS__BAD_CHECKSUM;
         smos__note(w, v6 ? SMOS__ANOMALY_ICMPV6_BAD_CHECKSUM : SMOS__ANOMALY_ICMPV4_BAD_CHECKSUM);
     }

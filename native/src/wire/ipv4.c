@@ -102,6 +102,7 @@ void smos__ipv4(smos__walk_t *w, smos__span_t s)
     smos__map_ipv4(l->tuple.src, p + 12);
     smos__map_ipv4(l->tuple.dst, p + 16);
     l->tuple.version = 4;
+    w->sum_src = w->sum_dst = NULL;
     l->tuple.proto = p[9];
     if (__builtin_expect(header > 20, 0)) options(w, l, p + 20, header - 20);
     if (!(w->frame->flags & SMOS__FRAME_NO_CHECKSUM) && !(w->layer_flags & SMOS__REASSEMBLED)) {

@@ -4,7 +4,7 @@
 #define MAX_EXTENSIONS 16
 
 /* Hop-by-hop and destination options. Returns the jumbo payload length (RFC 2675) if there is one, else 0. */
-static uint32_t options(smos__walk_t *w, smos__layer_t *l, const uint8_t *p, uint32_t n)
+static uint32_t options(smos__walk_t *w, const uint8_t *p, uint32_t n)
 {
     uint32_t jumbo = 0;
     for (uint32_t i = 2; i < n;) {
@@ -17,19 +17,19 @@ static uint32_t options(smos__walk_t *w, smos__layer_t *l, const uint8_t *p, uin
             break;
         }
         if (p[i] == 0xc2 && p[i + 1] == 4) jumbo = smos__be32(p + i + 2);
-        if (p[i] == 0xc9 && p[i + 1] == 16) memcpy(l->tuple.src, p + i + 2, 16); /* home address, RFC 6275 */
+        if (p[i] == 0xc9 && p[i + 1] == 16) w->sum_src = p + i + 2; /* home address, RFC 6275 11.3.2 */
         i += 2u + p[i + 1];
     }
     return jumbo;
 }
 
-/* Where the packet goes in the end; checksums are computed with it (RFC 8200 8.1). */
-static void routing(smos__walk_t *w, smos__layer_t *l, const uint8_t *p, uint32_t n)
+/* Checksums are computed with where the packet goes in the end (RFC 8200 8.1); the flow stays that of the header's addresses. */
+static void routing(smos__walk_t *w, const uint8_t *p, uint32_t n)
 {
     if (p[2] == 0) smos__note(w, SMOS__ANOMALY_IPV6_RH_TYPE_0);
     if (p[3] == 0 || n < 24) return;
-    if (p[2] == 0 || p[2] == 2) memcpy(l->tuple.dst, p + 8 + (n - 8) / 16 * 16 - 16, 16);
-    else if (p[2] == 4) memcpy(l->tuple.dst, p + 8, 16); /* RFC 8754: the list is backwards */
+    if (p[2] == 0 || p[2] == 2) w->sum_dst = p + 8 + (n - 8) / 16 * 16 - 16;
+    else if (p[2] == 4) w->sum_dst = p + 8; /* RFC 8754: the list is backwards */
 }
 
 static void truncated(smos__walk_t *w, smos__span_t s, uint32_t need)
@@ -68,6 +68,7 @@ void smos__ipv6(smos__walk_t *w, smos__span_t s)
     memcpy(l->tuple.src, p + 8, 16);
     memcpy(l->tuple.dst, p + 24, 16);
     l->tuple.version = 6;
+    w->sum_src = w->sum_dst = NULL;
     uint8_t next = p[6];
     smos__span_t packet = s;
     s = smos__skip(s, 40);
@@ -110,9 +111,9 @@ void smos__ipv6(smos__walk_t *w, smos__span_t s)
         }
         if (next == 43) {
             if (routes++) smos__note(w, SMOS__ANOMALY_IPV6_EXTHDR_DUPLICATE);
-            routing(w, l, h, size);
+            routing(w, h, size);
         } else if (next == 0 || next == 60) {
-            uint32_t jumbo = options(w, l, h, size);
+            uint32_t jumbo = options(w, h, size);
             if (jumbo && next == 0 && smos__be16(p + 4) == 0 && jumbo < packet.wire - 40) { /* padding after it is none of it */
                 uint32_t used = (uint32_t)(s.at - packet.at);
                 if (jumbo + 40 < used + size) {

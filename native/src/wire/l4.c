@@ -86,7 +86,7 @@ static void tcp(smos__walk_t *w, smos__span_t s)
     } else if (header > 20) {
         smos__tcp_options(w, l, p + 20, header - 20);
     }
-    if (checkable(w, l, s.captured == s.wire) && smos__transport_sum(&l->tuple, p, s.wire, 6) != 0xffff)
+    if (checkable(w, l, s.captured == s.wire) && smos__transport_sum(w, &l->tuple, p, s.wire, 6) != 0xffff)
         bad_checksum(w, SMOS__ANOMALY_TCP_BAD_CHECKSUM);
     set_payload(l, smos__skip(s, header));
     keep(w, SMOS__WIRE_OK);
@@ -127,7 +127,7 @@ static void udp(smos__walk_t *w, smos__span_t s)
     if (smos__be16(p + 6) == 0) { /* none */
         if (l->tuple.version == 6 && !tunnel) smos__note(w, SMOS__ANOMALY_UDP6_ZERO_CHECKSUM);
         l->flags |= SMOS__UNCHECKED;
-    } else if (checkable(w, l, whole && s.captured == s.wire) && smos__transport_sum(&l->tuple, p, s.wire, 17) != 0xffff) {
+    } else if (checkable(w, l, whole && s.captured == s.wire) && smos__transport_sum(w, &l->tuple, p, s.wire, 17) != 0xffff) {
         bad_checksum(w, SMOS__ANOMALY_UDP_BAD_CHECKSUM);
     }
     s = smos__skip(s, 8);

@@ -80,12 +80,12 @@ void smos__ppp(smos__walk_t *w, smos__span_t s)
 /* PPP in HDLC framing, or Cisco's HDLC, told apart by the address byte. */
 static void hdlc(smos__walk_t *w, smos__span_t s)
 {
-    if (s.captured < 4) {
-        smos__short(w, s, 4, SMOS__ANOMALY_CHDLC_PKT_TOO_SMALL);
+    if (s.captured == 0 || (s.at[0] != 0x0f && s.at[0] != 0x8f)) {
+        smos__ppp(w, s);
         return;
     }
-    if (s.at[0] != 0x0f && s.at[0] != 0x8f) {
-        smos__ppp(w, s);
+    if (s.captured < 4) {
+        smos__short(w, s, 4, SMOS__ANOMALY_CHDLC_PKT_TOO_SMALL);
         return;
     }
     uint32_t type = smos__be16(s.at + 2);

@@ -13,6 +13,7 @@ typedef struct smos__walk {
     smos__defrag_t *defrag;
     smos__decoded_t *out;
     smos__layer_t *layer; /* takes the anomalies; NULL: the frame does */
+    const uint8_t *sum_src, *sum_dst; /* IPv6: addresses that the checksum is over, where not the header's */
     uint32_t layer_flags; /* every layer from here on has these: SMOS__REASSEMBLED */
     uint32_t tunnel_id;
     uint16_t vlan[2];
@@ -78,7 +79,7 @@ void smos__icmp(smos__walk_t *w, smos__span_t s);
 /* tcp_options.c: `n` option bytes into the layer. */
 void smos__tcp_options(smos__walk_t *w, smos__layer_t *l, const uint8_t *p, uint32_t n);
 /* checksum.c: over the pseudo header and `length` bytes at p; 0xffff when right. */
-uint32_t smos__transport_sum(const smos_tuple_t *t, const uint8_t *p, uint32_t length, uint32_t proto);
+uint32_t smos__transport_sum(const smos__walk_t *w, const smos_tuple_t *t, const uint8_t *p, uint32_t length, uint32_t proto);
 
 /* tunnel.c: s is what follows the header of the layer kept last. */
 void smos__gre(smos__walk_t *w, smos__span_t s);
