@@ -47,10 +47,14 @@ if TYPE_CHECKING:
     from shardmos.events import TcpState as TcpState
     from shardmos.flow import Flow as Flow
     from shardmos.flows import flows as flows
+    from shardmos.middlebox import Gap as Gap
     from shardmos.middlebox import Middlebox as Middlebox
+    from shardmos.middlebox import State as State
     from shardmos.middlebox import on as on
     from shardmos.middlebox import param as param
     from shardmos.run import run as run
+    from shardmos.workers.host import LiveFlow as LiveFlow
+    from shardmos.workers.host import Packet as Packet
 
 _HOMES = {
     "client": ("AsyncClient", "Client"),
@@ -62,8 +66,9 @@ _HOMES = {
     ),
     "flow": ("Flow",),
     "flows": ("flows",),
-    "middlebox": ("Middlebox", "on", "param"),
+    "middlebox": ("Gap", "Middlebox", "State", "on", "param"),
     "run": ("run",),
+    "workers.host": ("LiveFlow", "Packet"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -207,6 +207,16 @@ class Middlebox:
             raise ModuleError(f"{type(self).name}: not running; emit(), log() and now_ns() are for handlers")
         return self._host
 
+    # ---- a new version in the place of an old one ----
+
+    def migrate(self, old: Any) -> Any:
+        """The flow's state, made from that of the version before; None begins afresh, which is the default.
+
+        Called at the flow's next event, and only where the state's layout differs: the names and types of the attributes
+        that a fresh state has. A state of the same layout is kept as it is.
+        """
+        return None
+
     # ---- results ----
 
     def summary(self) -> Any:

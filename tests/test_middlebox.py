@@ -160,7 +160,15 @@ def test_packet_fields(capture: Path) -> None:
         @sm.on(sm.PKT_IN)
         def packet(self, flow: Any, packet: Any) -> None:
             self.log_of.append(
-                (packet.number, packet.flags, packet.seq, packet.ack, packet.payload, packet.payload_len, len(packet.frame))
+                (
+                    packet.number,
+                    packet.flags,
+                    packet.seq,
+                    packet.ack,
+                    packet.payload,
+                    packet.payload_len,
+                    len(packet.frame),
+                )
             )
 
     told = sm.run(capture, Fields())
@@ -363,7 +371,9 @@ class Faulty(sm.Middlebox):
         raise RuntimeError("no good")
 
 
-def test_a_handler_that_raises_is_counted_and_the_run_goes_on(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_handler_that_raises_is_counted_and_the_run_goes_on(
+    capture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     events: list[dict[str, Any]] = []
     result: RunResult = execute(capture, [Faulty()], on_event=events.append)
     assert result.counters["packets"] == 8

@@ -273,6 +273,7 @@ def find_coordinator(name: str) -> dict[str, str]:
     import socket
 
     check_name(name, "coordinator's name")
+    closed = ""
     for directory in candidate_dirs():
         try:
             status = os.lstat(directory)
@@ -285,9 +286,12 @@ def find_coordinator(name: str) -> dict[str, str]:
             probe.settimeout(1.0)
             try:
                 probe.connect(paths["commands"])
-            except PermissionError:
-                raise ShardmosError(f"coordinator {name} belongs to another user ({paths['commands']})") from None
+            except PermissionError:  # another user's directory or socket; ours may be in the next place
+                closed = closed or paths["commands"]
+                continue
             except OSError:
                 continue
         return paths
+    if closed:
+        raise ShardmosError(f"no coordinator named {name} that this user may reach ({closed} is another user's)")
     raise ShardmosError(f"no coordinator named {name} (start one with: shardmos up --name {name})")

@@ -19,12 +19,14 @@ from shardmos.events import Event, Hook, Side, TcpState, anomaly_name, end_reaso
 from shardmos.flow import Flow
 from shardmos.middlebox import DEFAULT_HOOKS, Gap, Handler, Middlebox, State
 from shardmos.workers.binding import ffi
+from shardmos.workers.handover import Inherited, Step, as_own, state_layout
 
 if TYPE_CHECKING:
     from shardmos.workers.shard import Box, Shard
 
 MAX_KEPT_ERRORS = 10
 MAX_TRACEBACK = 16_384
+MAX_INHERITED = 8  # earlier versions with flows that have been silent since; beyond, the oldest's states are taken at once
 _NULL = ffi.NULL
 
 
@@ -253,6 +255,8 @@ class Host:
         self.make_state: Callable[[], Any] = getattr(type(middlebox), "State", State)
         self._call: Any = None
         self._flows: dict[int, LiveFlow] = {}
+        self._inherited: list[Inherited] = []
+        self._layout = state_layout(type(middlebox))
         self._table: list[Any] = [None] * 16
         self.registrations = self._register(middlebox.handlers)
         middlebox._host = self
@@ -260,7 +264,21 @@ class Host:
     def release(self) -> None:
         """The middlebox may run elsewhere; live flows are forgotten."""
         self.middlebox._host = None
-        self._flows.clear()
+        self._flows, self._inherited = {}, []  # not cleared: a newer version may hold them
+
+    def take_over(self, old: Host) -> None:
+        """Between runs, once this version is in the place of `old`: flows keep their states (Middlebox.migrate)."""
+        step: Step | None = None
+        if old._layout != self._layout:
+            step = self.middlebox.migrate
+        elif self.make_state is not old.make_state:
+            step = as_own(self.make_state)
+        mine = [*old._inherited, Inherited(old._flows)]
+        self._inherited = [each.followed_by(step) for each in mine if each.flows]
+        while len(self._inherited) > MAX_INHERITED:
+            for key in list(self._inherited[0].flows):
+                self._make_flow(key)
+            del self._inherited[0]
 
     # ---- what handlers reach ----
 
@@ -411,6 +429,8 @@ class Host:
             flow = flows.get(key)
             if flow is None:
                 if not group:
+                    for each in self._inherited:
+                        each.flows.pop(key, None)
                     self._call = None
                     return
                 flow = self._make_flow(key)
@@ -447,7 +467,26 @@ class Host:
         if key == 0:
             return None  # ORPHAN
         self._flows[key] = flow = LiveFlow(self, key)
+        for each in self._inherited:
+            old = each.flows.pop(key, None)
+            if old is not None:
+                self._inherit(flow, old, each.steps)
         return flow
+
+    def _inherit(self, flow: LiveFlow, old: LiveFlow, steps: tuple[Step, ...]) -> None:
+        flow._ends, flow._last = old._ends, old._last
+        try:
+            state = object.__getattribute__(old, "state")
+        except AttributeError:
+            return  # it was never asked for
+        try:
+            for step in steps:
+                state = step(state)
+                if state is None:
+                    return
+            flow.state = state
+        except Exception:
+            self._failed(None)
 
     def dispatcher(self) -> Callable[[Any], None]:
         table = self._table
@@ -459,7 +498,7 @@ class Host:
 
     # ---- failures ----
 
-    def _failed(self, event: Event) -> None:
+    def _failed(self, event: Event | None) -> None:
         """Inside an except clause: counts the failure, keeps the first ones, publishes it. The run goes on."""
         self.errors += 1
         if self.box is not None:
@@ -469,7 +508,7 @@ class Host:
         if len(self.kept_errors) < MAX_KEPT_ERRORS:
             self.kept_errors.append(text)
         with contextlib.suppress(ShardmosError):  # it is counted and kept all the same
-            self.emit("error", {"module": type(self.middlebox).name, "event": event.name, "traceback": text})
+            self.emit("error", {"module": type(self.middlebox).name, "event": event.name if event else "migrate", "traceback": text})
 
 
 def attach(shard: Shard, middlebox: Middlebox, version: str = "1") -> Host:

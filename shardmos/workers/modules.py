@@ -29,6 +29,11 @@ class Prepared:
     box: Box
     host: Host | None = None
 
+    def take_over(self, old: Prepared) -> None:
+        """After its commit in the place of `old`. A C module's state is the engine's to hand over."""
+        if self.host is not None and old.host is not None:
+            self.host.take_over(old.host)
+
     def free(self) -> None:
         """Once nothing runs it: after a refusal, or when it was replaced and is idle."""
         self.box.free()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import queue
 import select
@@ -90,9 +91,8 @@ class Worker:
         self._tell("ready", {"pid": os.getpid()})
         pin([self._spec["core"]])
         while not self._stopping:
-            if self._state == "running":
-                self._turn()
-            self._poll(0.0 if self._state == "running" else None)
+            seconds, port_fd = self._turn() if self._state == "running" else (None, -1)
+            self._poll(seconds, port_fd)
         self._finish("stopped")
         self._tell("bye", dict(self._sent))
         self._close(500)
@@ -108,7 +108,8 @@ class Worker:
         else:
             shard.open_captures(port["files"], loop=port["loop"], rate=port["rate"], as_recorded=port["as_recorded"])
 
-    def _turn(self) -> None:
+    def _turn(self) -> tuple[float | None, int]:
+        """Runs the shard for a little; how long its port has nothing (None: until told), and what tells, if anything."""
         assert self._shard is not None
         result = self._shard.run(TURN_SECONDS)
         now = time.monotonic()
@@ -121,10 +122,11 @@ class Worker:
             self._finish("capture_end")
             self._state = "ended"
             self._tell("ended", {"message": failure, **self._sent})
-        elif result & Run.IDLE:
-            seconds = self._shard.wait_seconds()
-            limit = FLUSH_SECONDS if seconds is None else min(seconds, FLUSH_SECONDS)
-            self._poll(limit, self._shard.fileno())
+            return None, -1
+        if not result & Run.IDLE:
+            return 0.0, -1
+        seconds = self._shard.wait_seconds()
+        return FLUSH_SECONDS if seconds is None else min(seconds, FLUSH_SECONDS), self._shard.fileno()
 
     def _poll(self, seconds: float | None, port_fd: int = -1) -> None:
         """Handles what waits on the control side, waiting at most so long for it or for the port."""
@@ -134,7 +136,8 @@ class Worker:
         poller.register(self._wake, zmq.POLLIN)
         if port_fd >= 0:
             poller.register(port_fd, zmq.POLLIN)
-        ready = dict(poller.poll(int((BEAT_SECONDS if seconds is None else seconds) * 1000)))
+        # Rounded up: less than a millisecond would not be waited at all.
+        ready = dict(poller.poll(math.ceil((BEAT_SECONDS if seconds is None else seconds) * 1000)))
         if self._liveness in ready:
             raise Orphaned
         if self._wake in ready:
@@ -220,8 +223,10 @@ class Worker:
             raise ShardmosError("nothing was prepared for this push")
         began = time.perf_counter_ns()
         self._shard.commit(prepared.box)
-        pause = time.perf_counter_ns() - began
         old = self._active.get(prepared.box.name)
+        if old is not None:
+            prepared.take_over(old)
+        pause = time.perf_counter_ns() - began
         self._active[prepared.box.name] = prepared
         if old is not None:
             self._retired.append(old)

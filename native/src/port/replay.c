@@ -8,6 +8,7 @@
 #include "port/capture.h"
 
 #define SECOND 1000000000
+#define LEAST_WAIT 1000000 /* a paced replay lets packets gather for so long: a sleep for each would cost more than the packet */
 
 typedef struct replay {
     smos__port_t port;
@@ -122,7 +123,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         if (paced) {
             int64_t early = subtract(due_ns(r, time_ns), now);
             if (early > 0) {
-                port->wait_ns = n == 0 ? early : 0;
+                if (n == 0) port->wait_ns = early > LEAST_WAIT ? early : LEAST_WAIT;
                 break;
             }
             if (early < -(int64_t)SECOND) r->start_ns = add(r->start_ns, -early); /* stopped for long: no flood to catch up */

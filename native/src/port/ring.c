@@ -208,14 +208,17 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
     atomic_store_explicit(&ring->shared->tail, ring->tail, memory_order_release); /* the last burst is done with */
     uint32_t ended = atomic_load_explicit(&ring->shared->ended, memory_order_acquire); /* before looking for records */
     int n = 0, got = 0;
+    if (p->clock_ns > port->now_ns) port->now_ns = p->clock_ns;
     while (n < max) {
         record_t r;
         const uint8_t *data;
         if ((got = next_record(p, &r, &data)) != 1) break;
         if (r.kind == EPOCH && n > 0) break; /* rounds do not share a burst */
+        if (r.kind == FRAME && n > 0 && r.time_ns < p->clock_ns) break; /* the clock goes before it, and after those we have */
         ring->tail += r.bytes;
         if (r.kind == EPOCH) port->epoch = r.number;
-        if (r.kind == CLOCK && r.time_ns > port->now_ns) port->now_ns = r.time_ns;
+        if (r.kind == CLOCK && r.time_ns > p->clock_ns) p->clock_ns = r.time_ns;
+        if (n == 0 && p->clock_ns > port->now_ns) port->now_ns = p->clock_ns;
         if (r.kind != FRAME) continue;
         burst[n] = (smos__frame_t){ .data = data, .caplen = r.caplen, .len = r.len > r.caplen ? r.len : r.caplen, .time_ns = r.time_ns,
                                     .number = r.number, .linktype = r.linktype, .port = r.port, .flags = r.flags };

@@ -34,7 +34,7 @@ static int read_some(stream_t *s, uint8_t *to, size_t room, size_t *got)
     if (s->ended) return SMOS__SOURCE_END;
     for (;;) {
         struct pollfd ready = { .fd = s->fd, .events = POLLIN };
-        if (s->polled && poll(&ready, 1, 0) == 0) return SMOS__SOURCE_LATER;
+        if (s->polled && poll(&ready, 1, 0) <= 0) return SMOS__SOURCE_LATER;
         ssize_t n = read(s->fd, to, room);
         if (n > 0) {
             *got = (size_t)n;

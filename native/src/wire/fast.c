@@ -35,7 +35,7 @@ bool smos__decode_fast(const smos__frame_t *frame, smos__decoded_t *out)
     if (be16(frame->data + 12) != 0x0800 || ip[0] != 0x45 || ip[9] != 6 || be16(ip + 6) & 0xbfff) return false;
     uint32_t length = be16(ip + 2), header = (uint32_t)(tcp[12] >> 4) * 4;
     if (length > frame->caplen - ETHERNET || length < IPV4 + header) return false;
-    if (tcp[13] & 0x07 || tcp[12] & 0x0f) return false; /* SYN, FIN, RST; reserved bits */
+    if (tcp[12] & 0x0f) return false; /* reserved bits */
     uint32_t flags = SMOS__L4_WHOLE;
     smos__layer_t *l = &out->layer[0];
     if (header == 32) {
@@ -54,7 +54,7 @@ bool smos__decode_fast(const smos__frame_t *frame, smos__decoded_t *out)
     } else {
         uint32_t segment = length - IPV4;
         uint64_t pseudo = (uint64_t)source + destination + __builtin_bswap16(6) + __builtin_bswap16((uint16_t)segment);
-        if (smos__fold16(smos__sum64(ip, IPV4, 0)) != 0xffff || smos__fold16(smos__sum64(tcp, segment, pseudo)) != 0xffff) return false;
+        if (smos__fold16(smos__sum20(ip)) != 0xffff || smos__fold16(smos__sum64(tcp, segment, pseudo)) != 0xffff) return false;
     }
     if ((ip[1] & 3) == 3) flags |= SMOS__ECN_CE;
     mapped(l->tuple.src, source);

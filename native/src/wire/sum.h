@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Ones' complement sum of `n` bytes in memory order, as 64 bits still to be folded. */
-static inline uint64_t smos__sum64(const uint8_t *p, uint32_t n, uint64_t sum)
+static inline __attribute__((always_inline)) uint64_t smos__sum64(const uint8_t *p, uint32_t n, uint64_t sum)
 {
 #ifdef __x86_64__
     for (; n >= 64; n -= 64, p += 64)
@@ -22,16 +22,33 @@ static inline uint64_t smos__sum64(const uint8_t *p, uint32_t n, uint64_t sum)
         sum += v;
         sum += sum < v;
     }
-    if (n) {
-        uint64_t v = 0;
-        memcpy(&v, p, n);
-        sum += v;
-        sum += sum < v;
+    uint64_t rest = 0; /* the last bytes, as they would lie in a word padded with zeros */
+    if (n & 4) {
+        uint32_t v;
+        memcpy(&v, p, 4);
+        rest = v;
+        p += 4;
     }
-    return sum;
+    if (n & 2) {
+        uint16_t v;
+        memcpy(&v, p, 2);
+        rest += v;
+        p += 2;
+    }
+    if (n & 1) rest += *p;
+    sum += rest;
+    return sum + (sum < rest);
 }
 
-static inline uint16_t smos__fold16(uint64_t sum)
+/* Of an IPv4 header without options. */
+static inline uint64_t smos__sum20(const uint8_t *p)
+{
+    uint32_t v[5];
+    memcpy(v, p, 20);
+    return (uint64_t)v[0] + v[1] + v[2] + v[3] + v[4];
+}
+
+static inline __attribute__((always_inline)) uint16_t smos__fold16(uint64_t sum)
 {
     sum = (sum >> 32) + (sum & 0xffffffff);
     sum = (sum >> 32) + (sum & 0xffffffff);
