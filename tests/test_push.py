@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from coordinators import Running, shardmos, until, write_module
-from traffic import conversations, write_pcap
+from traffic import conversation, conversations, write_pcap
 
 from shardmos.client import Client, RemoteError
 from shardmos.errors import ShardmosError
@@ -169,3 +169,88 @@ def test_as_gives_a_python_module_another_name(client: Client, tmp_path: Path) -
     assert client.push(path, name="other")["name"] == "other"
     client.push(path)
     assert [module["name"] for module in client.ls()] == ["other", "Probe"]
+
+
+COUNTING = """@sm.on(sm.PKT_IN)
+def packet(self, flow):
+    flow.state.seen += 1
+@sm.on(sm.CONN_END)
+def end(self, flow):
+    self.emit("n", ({version}, flow.state.seen))
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path, runtime_dir: Path) -> Iterator[Client]:
+    """A replay whose connections each live for seconds: interleaved, 8 packets a connection."""
+    each = [conversation(client=(f"10.1.{number >> 8}.{number & 255}", 40000)) for number in range(1000)]
+    frames = [frames[at] for at in range(8) for frames in each]
+    capture = write_pcap(tmp_path / "slow.pcap", frames)
+    with (
+        Running("--replay", str(capture), "--loop", "--rate", "8000", "-w", "2", name="slow") as coordinator,
+        coordinator.client() as client,
+    ):
+        yield client
+
+
+def ends(client: Client, version: int, count: int = 400) -> set[int]:
+    """What `count` flows had counted at their ends, as that version says it."""
+    found: list[int] = []
+    events = client.events("module.Probe.n", timeout=20)
+    for event in events:
+        if event["data"][0] == version:
+            found.append(event["data"][1])
+        if len(found) == count:
+            break
+    events.close()
+    return set(found)
+
+
+def test_flows_keep_their_state_when_a_new_version_is_pushed(slow: Client, tmp_path: Path) -> None:
+    path = tmp_path / "probe.py"
+    slow.push(write_module(path, COUNTING.format(version=1)))
+    ends(slow, 1, 1300)  # the first round was seen from its middle only
+    for version in (2, 3):
+        until(lambda: slow.stats()["sum"]["counters"]["flows_now"] > 500)
+        slow.push(write_module(path, COUNTING.format(version=version)))
+    assert ends(slow, 3) == {8}  # those that began with the versions before, too
+    assert slow.ls()[0]["errors"] == 0
+
+
+TYPED = """class State:
+    def __init__(self):
+        self.{name} = 0
+@sm.on(sm.PKT_IN)
+def packet(self, flow):
+    flow.state.{name} += 1
+@sm.on(sm.CONN_END)
+def end(self, flow):
+    self.emit("n", ({version}, flow.state.{name}))
+"""
+MIGRATE = "def migrate(self, old):\n    new = self.State()\n    new.packets = old.seen + 1000\n    return new\n"
+
+
+def test_state_of_another_layout_is_migrated(slow: Client, tmp_path: Path) -> None:
+    path = tmp_path / "probe.py"
+    slow.push(write_module(path, TYPED.format(name="seen", version=1)))
+    ends(slow, 1, 1)
+    slow.push(write_module(path, TYPED.format(name="packets", version=2) + MIGRATE))
+    assert {count // 1000 for count in ends(slow, 2, 1500)} >= {1}
+    slow.push(write_module(path, TYPED.format(name="octets", version=3)))
+    assert all(count < 1000 for count in ends(slow, 3))
+    assert slow.ls()[0]["errors"] == 0
+
+
+def test_a_migration_that_raises_is_counted_and_the_flow_begins_afresh(slow: Client, tmp_path: Path) -> None:
+    path = tmp_path / "probe.py"
+    slow.push(write_module(path, TYPED.format(name="seen", version=1)))
+    ends(slow, 1, 1)
+    slow.push(write_module(path, TYPED.format(name="packets", version=2) + "def migrate(self, old):\n    return old.lost\n"))
+    assert ends(slow, 2)
+    assert slow.ls()[0]["errors"] > 0
+
+
+def test_a_state_that_cannot_be_made_is_refused(client: Client, tmp_path: Path) -> None:
+    body = "class State:\n    def __init__(self): raise ValueError('not today')\n" + EMIT.format(number=1)
+    with pytest.raises(RemoteError, match="not today"):
+        client.push(write_module(tmp_path / "probe.py", body))
