@@ -15,22 +15,17 @@ static void set_payload(smos__layer_t *l, smos__span_t s)
     if (s.captured < s.wire) l->flags |= SMOS__TRUNCATED;
 }
 
-/* A header that was cut or lies: the layer stands by its ports if they are there. */
+/* A header that was cut or lies: the layer stands by its ports if the fixed part is there. */
 static void unreadable(smos__walk_t *w, smos__span_t s, smos__wire_result_t result)
 {
     smos__layer_t *l = w->layer;
     l->flags |= SMOS__UNCHECKED;
-    if (s.captured < 4) {
+    if (s.captured < (l->tuple.proto == 6 ? 20u : 8u)) {
         smos__end(w, result);
         return;
     }
     l->tuple.sport = smos__be16(s.at);
     l->tuple.dport = smos__be16(s.at + 2);
-    if (l->tuple.proto == 6 && s.captured >= 14) {
-        l->seq = smos__be32(s.at + 4);
-        l->ack = smos__be32(s.at + 8);
-        l->tcp_flags = s.at[13];
-    }
     keep(w, result);
 }
 
@@ -58,16 +53,21 @@ static void tcp(smos__walk_t *w, smos__span_t s)
     }
     uint32_t header = (p[12] >> 4) * 4u;
     if (__builtin_expect(header < 20 || header > s.captured, 0)) {
-        bool cut = header >= 20 && header <= s.wire;
-        if (!cut) smos__note(w, header < 20 ? SMOS__ANOMALY_TCP_HLEN_TOO_SMALL : SMOS__ANOMALY_TCP_INVALID_HLEN);
-        unreadable(w, s, cut ? SMOS__WIRE_TRUNCATED : SMOS__WIRE_MALFORMED);
-        if (cut) { /* the fixed header is whole: all but the options is known */
-            l->window = smos__be16(p + 14);
-            l->urgent = smos__be16(p + 18);
-            l->payload_len = s.wire - header;
-            if (l->payload_len) l->flags |= SMOS__TRUNCATED;
-            w->out->result = SMOS__WIRE_OK;
+        if (header < 20) { /* where its data begins is not known: no receiver takes it for a segment */
+            smos__note(w, SMOS__ANOMALY_TCP_HLEN_TOO_SMALL);
+            smos__end(w, SMOS__WIRE_MALFORMED);
+            return;
         }
+        bool cut = header <= s.wire; /* the snap length cut the options; all else is known */
+        if (!cut) smos__note(w, SMOS__ANOMALY_TCP_INVALID_HLEN);
+        unreadable(w, s, cut ? SMOS__WIRE_OK : SMOS__WIRE_MALFORMED);
+        l->seq = smos__be32(p + 4);
+        l->ack = smos__be32(p + 8);
+        l->tcp_flags = p[13];
+        l->window = smos__be16(p + 14);
+        l->urgent = smos__be16(p + 18);
+        l->payload_len = cut ? s.wire - header : 0;
+        if (l->payload_len) l->flags |= SMOS__TRUNCATED;
         return;
     }
     l->l4 = p;
