@@ -105,6 +105,36 @@ static void test_full_is_counted_and_space_returns_with_the_next_receive(void)
     free(memory);
 }
 
+/* Frames that were dealt before a clock are handed out before it shows: it would make them later than they were. */
+static void test_a_clock_shows_after_the_frames_before_it(void)
+{
+    size_t bytes;
+    void *memory = map(&bytes);
+    smos__ring_t *producer = smos__ring_init(memory, 0);
+    smos__frame_t frame = { .data = content, .caplen = 60, .len = 60, .time_ns = 10 }, out[8];
+    CHECK(smos__ring_push(producer, &frame));
+    CHECK(smos__ring_push(producer, &frame));
+    CHECK(smos__ring_push_clock(producer, 50));
+    frame.time_ns = 60;
+    CHECK(smos__ring_push(producer, &frame)); /* moves the time past the clock by itself: may share the burst */
+    CHECK(smos__ring_push_clock(producer, 90));
+    frame.time_ns = 70;
+    CHECK(smos__ring_push(producer, &frame)); /* goes back behind the clock: must not */
+    char error[SMOS__PORT_ERROR];
+    smos__port_t *port = smos__port_open_ring(smos__ring_attach(memory, bytes), error);
+    CHECK_EQ(port->receive(port, out, 8), 3);
+    CHECK(port->now_ns <= 10);
+    CHECK_EQ(port->receive(port, out, 8), 1);
+    CHECK_EQ(out[0].time_ns, 70);
+    CHECK_EQ(port->now_ns, 90);
+    CHECK(smos__ring_push_clock(producer, 100));
+    CHECK_EQ(port->receive(port, out, 8), 0);
+    CHECK_EQ(port->now_ns, 100);
+    port->close(port);
+    smos__ring_free(producer);
+    free(memory);
+}
+
 static void test_what_is_no_ring_is_not_attached(void)
 {
     size_t bytes;
@@ -159,6 +189,7 @@ int main(void)
 {
     RUN(test_every_frame_in_order_between_threads);
     RUN(test_full_is_counted_and_space_returns_with_the_next_receive);
+    RUN(test_a_clock_shows_after_the_frames_before_it);
     RUN(test_what_is_no_ring_is_not_attached);
     RUN(test_a_garbled_ring_stays_inside_its_memory);
     return 0;

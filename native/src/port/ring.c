@@ -123,7 +123,7 @@ static int push(smos__ring_t *ring, record_t *record, const uint8_t *data)
         return 0;
     }
     memcpy(to, record, sizeof *record);
-    if (record->caplen > 0) memcpy(to + sizeof *record, data, record->caplen);
+    if (data != NULL && record->caplen > 0) memcpy(to + sizeof *record, data, record->caplen);
     ring->head += record->bytes;
     atomic_store_explicit(&ring->shared->head, ring->head, memory_order_release);
     return 1;
@@ -169,6 +169,7 @@ typedef struct ring_port {
     smos__port_t port;
     smos__ring_t *ring;
     int64_t last_ns;
+    int64_t clock_ns; /* of the last CLOCK; port.now_ns gets there when the frames before it were received */
     uint64_t packets;
     int failed;
 } ring_port_t;
@@ -214,7 +215,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         const uint8_t *data;
         if ((got = next_record(p, &r, &data)) != 1) break;
         if (r.kind == EPOCH && n > 0) break; /* rounds do not share a burst */
-        if (r.kind == FRAME && n > 0 && r.time_ns < p->clock_ns) break; /* the clock goes before it, and after those we have */
+        if (r.kind == FRAME && n > 0 && p->clock_ns > port->now_ns && r.time_ns < p->clock_ns) break; /* the clock goes before it, and after those we have */
         ring->tail += r.bytes;
         if (r.kind == EPOCH) port->epoch = r.number;
         if (r.kind == CLOCK && r.time_ns > p->clock_ns) p->clock_ns = r.time_ns;
