@@ -26,7 +26,7 @@ from shardmos.cli.stats import tables
 ROOT = Path(__file__).resolve().parent
 NAME = f"demo-{os.getpid()}"
 CONNECTIONS = 3000
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, width=max(110, Console().width))
 
 QUOTA = '''\
 from shardmos import NEW_DATA, CLIENT, Middlebox, on, param
@@ -55,14 +55,7 @@ def main() -> int:
             "up",
             "--replay",
             str(capture),
-            "--loop",
-            "--rate",
-            "50000",
-            "-w",
-            "2",
-            "--memory",
-            "256MiB",
-            "--name",
+            *["--loop", "--rate", "50000", "-w", "2", "--memory", "256MiB", "--name"],
             NAME,
         ]
         step("shardmos " + " ".join(command[:2]) + " http.pcap " + " ".join(command[3:]))
@@ -127,8 +120,8 @@ def show(client: Client, scratch: Path) -> None:
         )
     console.print(table)
     step("stats, per worker and in sum")
-    for table in tables(client.stats()):
-        console.print(table)
+    for each in tables(client.stats()):
+        console.print(each)
 
 
 def show_events(client: Client) -> None:
@@ -218,7 +211,7 @@ def tcp(
 def checksum(data: bytes) -> int:
     """RFC 1071."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -145,7 +145,7 @@ class Client(_Connection):
     def push(
         self, module: str | os.PathLike[str], *, name: str | None = None, timeout: float = PUSH_TIMEOUT, **params: Any
     ) -> dict[str, Any]:
-        """Puts a module (.py, .c, .so, or the name of a built-in) in place; see the reply of `push` in docs/protocol.md."""
+        """Puts a module (.py, .c, .so, or a built-in's name) in place; see the reply of `push` in docs/protocol.md."""
         return dict(self.call("push", push_arguments(module, name, params), timeout))
 
     def ls(self) -> list[dict[str, Any]]:

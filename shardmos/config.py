@@ -14,7 +14,8 @@ from typing import Any
 from shardmos.errors import UsageError
 
 _SIZE_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
-               "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "kb": 10**3, "mb": 10**6, "gb": 10**9}  # fmt: skip
+               "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40,
+               "kb": 10**3, "mb": 10**6, "gb": 10**9}  # fmt: skip
 _TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -99,7 +100,7 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
         "name": Option(_text, "default", "how clients find it (--name)"),
         "workers": Option(_whole, 1, "worker processes, one per core (-w)"),
         "log_level": Option(_one_of(*LOG_LEVELS), "info", "least level that is logged to standard error (--log-level)"),
-        "prepare_seconds": Option(seconds, 20.0, "how long a push may take to prepare on a worker before it is refused"),
+        "prepare_seconds": Option(seconds, 20.0, "how long a push may take to prepare before it is refused"),
     },
     "replay": {
         "files": Option(_paths, [], "captures to replay, merged in time order (--replay)"),
@@ -124,12 +125,12 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
         "anomalies": Option(_flag, True, "count anomalies per flow"),
     },
     "policy": {
-        "overlap_policy": Option(_text, None, "which of different bytes for one place counts: first, last, or an OS", "first"),
+        "overlap_policy": Option(_text, None, "of different bytes for a place: first, last, or an OS's", "first"),
         "defrag_policy": Option(_text, None, "likewise for IP fragments", "first"),
         "urgent": Option(_one_of("inline", "oob", "drop"), None, "urgent data", "inline"),
         "midstream": Option(_one_of("track", "ignore"), None, "connections whose start was not seen", "track"),
         "gap_bytes": Option(size, None, "bytes behind a hole before it is given up; 0 no limit", "the engine's"),
-        "gap_segments": Option(_whole, None, "segments behind a hole before it is given up; 0 no limit", "the engine's"),
+        "gap_segments": Option(_whole, None, "segments behind a hole until it is given up; 0 no limit", "the engine's"),
         "gap_seconds": Option(seconds, None, "packet time that a hole may stay open; 0 no limit", "the engine's"),
         "max_jump": Option(seconds, None, "a larger step forward of packet time is an anomaly", "the engine's"),
     },

@@ -212,8 +212,8 @@ class Middlebox:
     def migrate(self, old: Any) -> Any:
         """The flow's state, made from that of the version before; None begins afresh, which is the default.
 
-        Called at the flow's next event, and only where the state's layout differs: the names and types of the attributes
-        that a fresh state has. A state of the same layout is kept as it is.
+        Called at the flow's next event, and only where the state's layout differs (names and types of the attributes
+        that a fresh state has). A state of the same layout is kept as it is.
         """
         return None
 

@@ -225,7 +225,7 @@ def _name(module: Module) -> str:
 def _unpacker(on_event: EventCallback | None) -> Callable[[bytes], None] | None:
     if on_event is None:
         return None
-    import msgpack  # type: ignore[import-untyped]
+    import msgpack
 
     def unpack(events: bytes) -> None:
         for event in msgpack.unpackb(events, strict_map_key=False):

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -57,7 +59,7 @@ class Running:
     def workers(self) -> list[psutil.Process]:
         return [psutil.Process(worker["pid"]) for worker in self.status()["workers"]]
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         with self.client() as client:
             return client.status()
 
@@ -68,10 +70,10 @@ class Running:
         return self.process.wait(10), time.monotonic() - began
 
 
-def until(condition: object, seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Waits until the callable is true."""
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""flows(): what a capture holds, whole, in order, with any number of workers, and nothing left when one leaves early."""
+"""flows(): what a capture holds, whole, in order, with any number of workers, nothing left when one leaves early."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_sources(capture: Path, tmp_path: Path) -> None:
     expected = rows(capture)
     packed = tmp_path / "one.pcap.gz"
     packed.write_bytes(gzip.compress(capture.read_bytes()))
-    assert rows(str(capture)) == rows([capture]) == rows(os.fsencode(capture)) == rows(packed) == expected  # type: ignore[comparison-overlap]
+    assert rows(str(capture)) == rows([capture]) == rows(os.fsencode(capture)) == rows(packed) == expected
     other = write_pcap(tmp_path / "later.pcap", conversation(client=("10.9.9.9", 1)), start=1_600_000_000.0)
     assert [flow.client for flow in flows([capture, other])] == ["10.9.9.9", "10.0.0.1"]  # in time order
 
@@ -221,7 +221,10 @@ def test_the_first_flow_comes_before_the_input_ends(many: Path, tmp_path: Path) 
     fifo = tmp_path / "slow"
     os.mkfifo(fifo)
     # The writer waits after what it has; flows of a second and more ago are given out all the same.
-    script = "import sys, time; out = open(sys.argv[2], 'wb'); out.write(open(sys.argv[1], 'rb').read()); out.flush(); time.sleep(20)"
+    script = (
+        "import sys, time; out = open(sys.argv[2], 'wb'); "
+        "out.write(open(sys.argv[1], 'rb').read()); out.flush(); time.sleep(20)"
+    )
     path = write_pcap(tmp_path / "long.pcap", conversations(400), step=0.1)
     writer = subprocess.Popen([sys.executable, "-c", script, str(path), str(fifo)])
     try:

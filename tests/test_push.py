@@ -15,11 +15,13 @@ from shardmos.errors import ShardmosError
 EMIT = '@sm.on(sm.CONN_START)\ndef start(self, flow):\n    self.emit("n", {number})'
 C_SOURCE = """#include <shardmos/shardmos.h>
 static void on_start(void *self, const smos_call_t *call) { (void)self; (void)call; }
-static const smos_registration_t regs[] = {{.event = %s, .side = SMOS_BOTH, .handler = on_start}, {.event = SMOS_EVENT_COUNT}};
+static const smos_registration_t regs[] = {
+    {.event = %s, .side = SMOS_BOTH, .handler = on_start}, {.event = SMOS_EVENT_COUNT}};
 SMOS_MODULE = {.magic = SMOS_MODULE_MAGIC, .abi_major = %s, .name = "native", .filter = "%s", .registrations = regs%s};
 """
 FAILS = """static int init(smos_engine_t *e, const smos_api_t *a, void **s, char *error, size_t n)
-{ (void)e; (void)a; (void)s; const char *t = "no luck today"; for (size_t i = 0; i < n; i++) { error[i] = t[i]; if (!t[i]) break; } return -1; }
+{ (void)e; (void)a; (void)s; const char *t = "no luck today";
+  for (size_t i = 0; i < n; i++) { error[i] = t[i]; if (!t[i]) break; } return -1; }
 """
 
 
@@ -76,7 +78,7 @@ def test_parameters_reach_the_module_and_wrong_ones_are_refused(client: Client, 
     assert values(client, 3) == {9}
     for params, text in (({"limit": "many"}, "limit"), ({"other": 1}, "other")):
         with pytest.raises(ShardmosError, match=text):
-            client.push(path, **params)  # type: ignore[arg-type]
+            client.push(path, **params)
     assert client.ls()[0]["params"] == {"limit": "9"}
 
 
@@ -88,12 +90,14 @@ def test_parameters_reach_the_module_and_wrong_ones_are_refused(client: Client, 
         ("raise SystemExit(3)\n", "SystemExit"),
         ("import nothing_of_that_name\n", "nothing_of_that_name"),
         (
-            "import shardmos as sm\nclass A(sm.Middlebox):\n    filter = 'tcp prt'\n    @sm.on(sm.CONN_START)\n    def f(self, flow): pass\n",
+            "import shardmos as sm\nclass A(sm.Middlebox):\n    filter = 'tcp prt'\n"
+            "    @sm.on(sm.CONN_START)\n    def f(self, flow): pass\n",
             "filter",
         ),
         ("import shardmos as sm\nclass A(sm.Middlebox):\n    @sm.on(99)\n    def f(self, flow): pass\n", "99"),
         (
-            "import shardmos as sm\nclass A(sm.Middlebox):\n    def __init__(self, **p): raise ValueError('not today')\n",
+            "import shardmos as sm\nclass A(sm.Middlebox):\n"
+            "    def __init__(self, **p): raise ValueError('not today')\n",
             "not today",
         ),
         ("\xff".encode("latin-1").decode("latin-1"), "module"),
@@ -245,7 +249,8 @@ def test_a_migration_that_raises_is_counted_and_the_flow_begins_afresh(slow: Cli
     path = tmp_path / "probe.py"
     slow.push(write_module(path, TYPED.format(name="seen", version=1)))
     ends(slow, 1, 1)
-    slow.push(write_module(path, TYPED.format(name="packets", version=2) + "def migrate(self, old):\n    return old.lost\n"))
+    raises = "def migrate(self, old):\n    return old.lost\n"
+    slow.push(write_module(path, TYPED.format(name="packets", version=2) + raises))
     assert ends(slow, 2)
     assert slow.ls()[0]["errors"] > 0
 

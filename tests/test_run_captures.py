@@ -135,6 +135,7 @@ def test_a_handler_that_raises_in_a_worker_is_shown(many: Path, tmp_path: Path) 
 
 def test_what_a_handler_prints_appears_once(many: Path, tmp_path: Path) -> None:
     path = tmp_path / "loud.py"
-    path.write_text(SOURCE.replace("self.flows += 1", 'self.flows += 1; __import__("os").write(1, f"flow {flow.client}\\n".encode())'))
+    say = 'self.flows += 1; __import__("os").write(1, f"flow {flow.client}\\n".encode())'
+    path.write_text(SOURCE.replace("self.flows += 1", say))
     result = shardmos("run", "-r", many, "-m", path, "-w", 2)
     assert result.stdout.count("\nflow 10.1.") + result.stdout.startswith("flow 10.1.") == 200

@@ -38,6 +38,7 @@ def _show(checks: list[Check]) -> None:
         console.print(f"[bold]{title}[/]")
         for check in checks:
             if check.purpose == purpose:
-                console.print(f"  [{_COLORS[check.state]}]{check.state:<8}[/] {escape(check.name)}: {escape(check.found)}")
+                state = f"[{_COLORS[check.state]}]{check.state:<8}[/]"
+                console.print(f"  {state} {escape(check.name)}: {escape(check.found)}")
                 if check.mend:
                     console.print(f"  {'':<8} {escape(check.mend)}")

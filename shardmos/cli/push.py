@@ -72,7 +72,8 @@ def ls(name: Name = "default", as_json: Json = False) -> None:
         params = " ".join(f"{key}={value}" for key, value in each["params"].items())
         table.add_row(
             each["name"], each["kind"], each["version"][:12], escape(params), str(len(each["earlier"])),
-            f"{each['calls']:,}", f"{each['errors']:,}", f"{each['flows_now']:,}", f"{time.time() - each['since']:.0f} s",
+            f"{each['calls']:,}", f"{each['errors']:,}", f"{each['flows_now']:,}",
+            f"{time.time() - each['since']:.0f} s",
         )  # fmt: skip
     Console().print(table)
 

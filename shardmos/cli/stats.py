@@ -18,7 +18,7 @@ _GROUPS = (
     ("protocols", ("flow_packets_", "flow_bytes_", "bad_checksum", "checksum_", "icmp_")),
     ("flows", ("flows_", "flow_limit_now")),
     ("ends", ("end_",)),
-    ("streams", ("stream_", "missing_", "retransmits", "buffer", "fragments_", "datagrams_")),
+    ("streams", ("stream_", "missing_", "retransmits", "buffered_", "buffer_", "fragments_", "datagrams_")),
     ("events", ("event_", "events_")),
 )
 _MODULE_COLUMNS = ("calls", "errors", "cycles", "drops", "resets", "emitted", "flows_now")
@@ -111,7 +111,8 @@ def _workers(stats: dict[str, Any], before: dict[str, Any] | None) -> Any:
             packets = round((packets - before["workers"][index]["counters"].get("packets", 0)) / seconds)
         table.add_row(
             str(worker["worker"]), worker["state"], str(worker["pid"]), str(worker["core"]), str(worker["restarts"]),
-            f"{worker.get('rss_bytes', 0) / (1 << 20):.0f} MiB", f"{worker.get('cpu_seconds', 0):.1f} s", f"{packets:,}",
+            f"{worker.get('rss_bytes', 0) / (1 << 20):.0f} MiB", f"{worker.get('cpu_seconds', 0):.1f} s",
+            f"{packets:,}",
         )  # fmt: skip
     return table
 
@@ -137,10 +138,13 @@ def grouped(counters: dict[str, int], zeros: bool) -> Iterator[tuple[str, list[s
     """Counters by group, in the segment's order; those of no group come last."""
     left = [name for name, value in counters.items() if value or zeros]
     for title, beginnings in _GROUPS:
-        names = [name for name in left if any(name == each or (each[-1] == "_" and name.startswith(each)) or
-                                              (each == "buffer" and name.startswith(each)) for each in beginnings)]  # fmt: skip
+        names = [name for name in left if any(_belongs(name, each) for each in beginnings)]
         left = [name for name in left if name not in names]
         if names:
             yield title, names
     if left:
         yield "anomalies and others", left
+
+
+def _belongs(name: str, beginning: str) -> bool:
+    return name == beginning or (beginning[-1] == "_" and name.startswith(beginning))

@@ -73,7 +73,8 @@ def _compile(compiler: str, source: bytes, name: str, scratch: Path) -> bytes:
     # A shell sets the limits before the compiler starts, and its children inherit them.
     limits = f'ulimit -t {SECONDS}; ulimit -f {_FILE_BLOCKS}; ulimit -v {_MEMORY_KIB}; exec "$@"'
     command = [
-        "/bin/sh", "-c", limits, "sh", compiler, *_FLAGS, "-I", str(scratch / "include"), "-x", "c", "-", "-o", str(output),
+        "/bin/sh", "-c", limits, "sh", compiler, *_FLAGS, "-I", str(scratch / "include"),
+        "-x", "c", "-", "-o", str(output),
     ]  # fmt: skip
     child = subprocess.Popen(
         command,

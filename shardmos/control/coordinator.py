@@ -45,7 +45,8 @@ class Coordinator:
         self._at_work: set[asyncio.Task[None]] = set()
         self._failure = ""
         self.counters = {
-            "commands": 0, "commands_malformed": 0, "commands_refused": 0, "replies_lost": 0, "pushes": 0, "pushes_refused": 0,
+            "commands": 0, "commands_malformed": 0, "commands_refused": 0, "replies_lost": 0,
+            "pushes": 0, "pushes_refused": 0,
         }  # fmt: skip
 
     async def run(self) -> None:

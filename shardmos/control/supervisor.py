@@ -75,7 +75,7 @@ class Slot:
 
 
 class Supervisor:
-    """The workers of a coordinator. `on_ready` brings a new one to the desired state; `on_event` tells what happened."""
+    """The workers of a coordinator. `on_ready` brings a new one to the desired state; `on_event` tells what is."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Accounting: flows and bytes per server port, in both directions, published now and then."""
 
-from shardmos import BOTH, CONN_END, CONN_START, NEW_DATA, SERVER, Middlebox, on, param
+from shardmos import BOTH, CONN_END, CONN_START, NEW_DATA, SERVER, LiveFlow, Middlebox, on, param
 
 
 class Count(Middlebox):
@@ -15,26 +15,26 @@ class Count(Middlebox):
         self.ports: dict[int, list[int]] = {}
         self.ended = 0
 
-    def _row(self, flow):  # type: ignore[no-untyped-def]
-        row = flow.state.row
-        if not row:  # its first event here: the flow may be older than this middlebox
+    def _row(self, flow: LiveFlow) -> list[int]:
+        if flow.state.owner is not self:  # its first event here: the flow may be older than this version
             port = flow.server_port
             if port not in self.ports and len(self.ports) >= self.limit:
                 port = 0
-            row = flow.state.row = self.ports.setdefault(port, [0, 0, 0])
+            row = self.ports.setdefault(port, [0, 0, 0])
             row[0] += 1
-        return row
+            flow.state.owner, flow.state.row = self, row
+        return flow.state.row  # type: ignore[no-any-return]
 
     @on(CONN_START)
-    def start(self, flow):  # type: ignore[no-untyped-def]
+    def start(self, flow: LiveFlow) -> None:
         self._row(flow)
 
     @on(NEW_DATA, side=BOTH)
-    def data(self, flow, data):  # type: ignore[no-untyped-def]
+    def data(self, flow: LiveFlow, data: memoryview) -> None:
         self._row(flow)[1 if flow.side == SERVER else 2] += len(data)
 
     @on(CONN_END)
-    def end(self, flow):  # type: ignore[no-untyped-def]
+    def end(self, flow: LiveFlow) -> None:
         self.ended += 1
         if self.every and self.ended % self.every == 0:
             table = [

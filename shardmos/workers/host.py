@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from shardmos.errors import ModuleError, ShardmosError
 from shardmos.events import Event, Hook, Side, TcpState, anomaly_name, end_reason_text, limit_text
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_KEPT_ERRORS = 10
 MAX_TRACEBACK = 16_384
-MAX_INHERITED = 8  # earlier versions with flows that have been silent since; beyond, the oldest's states are taken at once
+MAX_INHERITED = 8  # earlier versions with flows that were silent since; beyond, the oldest's states are taken at once
 _NULL = ffi.NULL
 
 
@@ -508,7 +508,8 @@ class Host:
         if len(self.kept_errors) < MAX_KEPT_ERRORS:
             self.kept_errors.append(text)
         with contextlib.suppress(ShardmosError):  # it is counted and kept all the same
-            self.emit("error", {"module": type(self.middlebox).name, "event": event.name if event else "migrate", "traceback": text})
+            where = event.name if event else "migrate"
+            self.emit("error", {"module": type(self.middlebox).name, "event": where, "traceback": text})
 
 
 def attach(shard: Shard, middlebox: Middlebox, version: str = "1") -> Host:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NoReturn
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from shardmos.errors import CaptureError, ShardmosError
 from shardmos.workers.capture import drive, is_mappable, make_config, take_extras

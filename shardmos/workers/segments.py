@@ -40,7 +40,7 @@ class StatsSnapshot:
     consistent: bool = True
 
 
-def read_stats(buffer: memoryview | mmap.mmap | bytes, patience: float = 0.05) -> StatsSnapshot:
+def read_stats(buffer: memoryview | mmap.mmap | bytes | bytearray, patience: float = 0.05) -> StatsSnapshot:
     """A snapshot of a stats segment; tries for `patience` seconds to find it unchanged while it copies.
 
     Raises SegmentError for memory that is no stats segment of this version.

@@ -3,7 +3,8 @@
     python -m shardmos.workers.worker FD
 
 FD is a memfd with the worker's specification (msgpack, see `Supervisor`). The packet loop is this process's main
-thread: it runs the shard in short turns, looks at the control socket between them, and never waits for anything but packets.
+thread: it runs the shard in short turns, looks at the control socket between them, and never waits for anything but
+packets.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Worker:
             shard.open_captures(port["files"], loop=port["loop"], rate=port["rate"], as_recorded=port["as_recorded"])
 
     def _turn(self) -> tuple[float | None, int]:
-        """Runs the shard for a little; how long its port has nothing (None: until told), and what tells, if anything."""
+        """Runs the shard for a little: how long its port has nothing then (None: unknown), and its descriptor or -1."""
         assert self._shard is not None
         result = self._shard.run(TURN_SECONDS)
         now = time.monotonic()
