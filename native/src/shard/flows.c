@@ -11,9 +11,11 @@ static void release_slot(smos_shard_t *s, uint32_t i)
     smos__flow_cold_t *c = &s->arena.cold[i];
     smos__events_detach(&s->events, i);
     for (int side = 0; side < 2; side++) smos__assembler_clear(&c->end[side].assembler, s->arena.pool);
-    smos__wheel_clear(&s->wheel, &s->arena, i);
-    if (s->arena.hot[i].flags & SMOS__FLOW_QUEUED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
-    smos__table_remove(&s->table, c->hash, i);
+    if (!s->bulk) {
+        smos__wheel_clear(&s->wheel, &s->arena, i);
+        if (s->arena.hot[i].flags & SMOS__FLOW_QUEUED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
+        smos__table_remove(&s->table, c->hash, i);
+    }
     smos__flow_commit(&s->arena.hot[i]);
     smos__arena_give(&s->arena, i);
 }

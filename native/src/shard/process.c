@@ -438,11 +438,14 @@ static void stage_hint(smos_shard_t *s, int i)
     __builtin_prefetch(f, 1);
     __builtin_prefetch(f + 64, 1);
     __builtin_prefetch(f + 128, 1);
+    const char *c = (const char *)&s->arena.cold[hint];
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
-        const char *c = (const char *)&s->arena.cold[hint];
         __builtin_prefetch(c, 1);
         __builtin_prefetch(c + 64, 1);
     }
+    /* Only what opens or closes a connection needs the rest of the cold record. */
+    if (s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST))
+        for (size_t line = 128; line < sizeof(smos__flow_cold_t); line += 64) __builtin_prefetch(c + line, 1);
 }
 
 

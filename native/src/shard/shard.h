@@ -53,6 +53,7 @@ struct smos_shard {
     bool draining;      /* the flows of the last round are being ended; `pending` frames wait */
     int pending;
     bool ended;
+    bool bulk;          /* every flow is being ended: table, timers and queue are emptied as a whole afterwards */
     uint32_t finish_at; /* next slot of smos_shard_finish */
     uint64_t finish_reported;
     smos__frame_t frames[SMOS__BURST];
