@@ -34,6 +34,7 @@ run: build
 
 # The order puts what fails soonest first; pytest's closing line is the last.
 test: build
+	@$(MAKE) --no-print-directory lint
 	@scripts/native-test gcc
 	@scripts/native-test sanitize
 	@scripts/native-test clang --if-there
@@ -62,8 +63,9 @@ fuzz-short: | build
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 lint: build
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[lint]' --no-build-isolation
-	@$(BIN)/ruff check . && $(BIN)/mypy
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
 
 clean:
 	rm -rf build dist $(VENV) shardmos/_native.*
