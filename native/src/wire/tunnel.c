@@ -89,7 +89,15 @@ void smos__gre(smos__walk_t *w, smos__span_t s)
         }
         smos__inner(w, s, 0x0800, SMOS_TUNNEL_GRE, id);
         return;
-    default: smos__inner(w, s, type, SMOS_TUNNEL_GRE, id);
+    default:
+        if (version == 0 && type >> 8 == 0x82) { /* Aruba: 802.11 frames; the low byte names the tunnel */
+            w->tunnel_kind = SMOS_TUNNEL_GRE;
+            w->tunnel_id = id;
+            if (!smos__deeper(w)) return;
+            if (!smos__wlan(w, s)) smos__end(w, SMOS__WIRE_NOT_IP);
+            return;
+        }
+        smos__inner(w, s, type, SMOS_TUNNEL_GRE, id);
     }
 }
 
@@ -172,14 +180,9 @@ static int capwap(smos__walk_t *w, smos__span_t s)
         smos__inner(w, s, 0x6558, SMOS_TUNNEL_NONE, 0);
         return 1;
     }
-    uint32_t control = s.at[0] & 0x0c ? s.at[0] : s.at[1], direction = s.at[0] & 0x0c ? s.at[1] : s.at[0];
-    if ((control & 0x0f) != 8 || control & 0x40 || direction & 0x40) return 0; /* not data, or none, or encrypted */
-    size = 24 + ((direction & 3) == 3 ? 6 : 0) + (control & 0x80 ? 2 : 0);
-    if (s.captured < size) return 0;
     w->tunnel_kind = SMOS_TUNNEL_NONE;
     w->tunnel_id = 0;
-    smos__llc(w, smos__skip(s, size));
-    return 1;
+    return smos__wlan(w, s);
 }
 
 int smos__udp_tunnel(smos__walk_t *w, smos__span_t s, uint16_t sport, uint16_t dport)

@@ -85,6 +85,8 @@ uint32_t smos__transport_sum(const smos__walk_t *w, const smos_tuple_t *t, const
 void smos__gre(smos__walk_t *w, smos__span_t s);
 /* 1 if the datagram was a tunnel's and the walk went on. */
 int smos__udp_tunnel(smos__walk_t *w, smos__span_t s, uint16_t sport, uint16_t dport);
+/* wlan.c: 1 if it was an 802.11 data frame that can be read, and the walk went on. */
+int smos__wlan(smos__walk_t *w, smos__span_t s);
 void smos__inner(smos__walk_t *w, smos__span_t s, uint32_t ethertype, uint8_t kind, uint32_t id);
 
 #endif
