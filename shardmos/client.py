@@ -229,7 +229,9 @@ class Events:
                 return False
 
     def close(self) -> None:
+        """Ends the iteration. Twice is once."""
         self._socket.close()
+        self._waiting = iter(())
 
 
 class AsyncClient(_Connection):
