@@ -88,6 +88,7 @@ static void gather(smos_shard_t *s)
     if (s->defrag) {
         const smos__defrag_stats_t *d = smos__defrag_stats(s->defrag);
         c[SMOS__C_fragments_in] = d->fragments;
+        c[SMOS__C_fragments_refused] = d->bad;
         c[SMOS__C_datagrams_reassembled] = d->completed;
         c[SMOS__C_datagrams_timed_out] = d->timed_out;
         c[SMOS__C_datagrams_evicted] = d->evicted;
