@@ -86,20 +86,20 @@ def connect(coordinator: subprocess.Popen[bytes]) -> Client:
 
 
 def show(client: Client, scratch: Path) -> None:
-    time.sleep(2)
+    time.sleep(3)
     step("a Python middlebox is pushed into the running workers")
     console.print(describe(client.push("count", every=500), "pushed"))
     quota = scratch / "quota.py"
     quota.write_text(QUOTA.format(limit=3000))
     console.print(describe(client.push(quota), "pushed"))
-    time.sleep(2)
+    time.sleep(3)
     step("a C middlebox is compiled, and pushed")
     console.print(describe(client.push(ROOT / "synwatch.c", every=1000), "pushed"))
-    time.sleep(2)
+    time.sleep(3)
     step("a new version of quota is pushed over the old one, then rolled back")
     quota.write_text(QUOTA.format(limit=4000))
     console.print(describe(client.push(quota), "pushed"))
-    time.sleep(2)
+    time.sleep(3)
     console.print(describe(client.rollback("Quota"), "rolled back to"))
     step("a module that does not compile is refused, and nothing changes")
     bad = scratch / "bad.c"

@@ -59,7 +59,7 @@ def shape(value: Any) -> Any:
 def test_both_clients_give_the_same_answers(running: Running, tmp_path: Path) -> None:
     path = write_module(tmp_path / "probe.py", EMIT.format(number=1))
     with Client() as client:
-        plain = {
+        plain: dict[str, Any] = {
             "ping": client.ping(),
             "push": client.push(path),
             "status": client.status(),
@@ -148,7 +148,7 @@ def test_many_clients_at_once(running: Running) -> None:
     async def ask() -> list[Any]:
         clients = [AsyncClient() for _ in range(20)]
         try:
-            return await asyncio.gather(*(client.ping() for client in clients for _ in range(10)))
+            return list(await asyncio.gather(*(client.ping() for client in clients for _ in range(10))))
         finally:
             for client in clients:
                 await client.close()
@@ -223,8 +223,7 @@ def test_watched_stats_as_json_are_one_object_a_line(running: Running) -> None:
         assert first["sum"]["counters"]["packets"] < second["sum"]["counters"]["packets"]
     finally:
         process.terminate()
-        process.wait(10)
-        process.stdout.close()
+        process.communicate(timeout=10)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -264,5 +263,5 @@ def _comes_up() -> bool:
 
 def test_a_client_without_coordinator_says_how_to_start_one(runtime_dir: Path) -> None:
     for kind in (Client, AsyncClient):
-        with pytest.raises(sm.ShardmosError, match="no coordinator named nobody .*shardmos up --name nobody"):
+        with pytest.raises(sm.ShardmosError, match=r"no coordinator named nobody .*shardmos up --name nobody"):
             kind("nobody")

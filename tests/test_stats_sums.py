@@ -6,6 +6,7 @@ import json
 import random
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from traffic import CLIENT, SERVER, SYN, conversations, ip_frame, tcp_frame, write_pcap
@@ -43,7 +44,7 @@ class Watch(sm.Middlebox):
         self.seen["ends"] += 1
 
 
-def counted(capture: Path, workers: int = 1, filter: str | None = None, **config: object) -> dict[str, int]:
+def counted(capture: Path, workers: int = 1, filter: str | None = None, **config: Any) -> dict[str, int]:
     """The counters after a run, found to balance."""
     result = execute(capture, [Watch()], workers=workers, filter=filter, **config)
     counters, seen = result.counters, result.summaries[0]["seen"]
