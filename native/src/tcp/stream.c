@@ -27,7 +27,7 @@ static void deliver(smos__tcp_t *t, int from, const uint8_t *data, uint32_t leng
 }
 
 
-typedef enum { NOBODY_KNOWS, ACKNOWLEDGED, CUT_BY_SNAPLEN } skip_reason_t;
+typedef enum { NOBODY_KNOWS, ACKNOWLEDGED, CUT_BY_SNAPLEN, OMITTED } skip_reason_t;
 
 static skip_reason_t acknowledged_to(const smos__endpoint_t *e, uint32_t seq)
 {
@@ -44,7 +44,7 @@ static void skip(smos__tcp_t *t, int from, uint64_t length, skip_reason_t reason
     e->offset += length;
     e->rcv_nxt += (uint32_t)length;
     c->skipped += length;
-    bool missed = reason != NOBODY_KNOWS;
+    bool missed = reason == ACKNOWLEDGED || reason == CUT_BY_SNAPLEN;
     if (missed && t->config->detail & SMOS_DETAIL_HISTORY) {
         if (reason == ACKNOWLEDGED)
             missed = smos__zeek_gap(&t->cold->zeek, t->cold->history, from);
@@ -52,7 +52,7 @@ static void skip(smos__tcp_t *t, int from, uint64_t length, skip_reason_t reason
             missed = smos__zeek_hole(&t->cold->zeek, from);
     }
     if (missed) c->missing = length > UINT32_MAX - c->missing ? UINT32_MAX : c->missing + (uint32_t)length;
-    smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_GAP);
+    if (reason != OMITTED) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_GAP);
     t->sink->gap(t->context, !from, offset, length);
 }
 
@@ -213,6 +213,16 @@ void smos__stream_segment(smos__tcp_t *t, int from, uint32_t seq, const uint8_t 
     } else {
         out_of_order(t, from, seq, data, captured, length);
     }
+}
+
+
+void smos__stream_omit(smos__tcp_t *t, int from, uint32_t seq)
+{
+    const smos__endpoint_t *e = &t->flow->end[from];
+    if (t->flow->flags & SMOS__FLOW_STREAM && seq == e->rcv_nxt && !(e->flags & SMOS__EP_HOLE))
+        skip(t, from, 1, OMITTED);
+    else
+        smos__stream_segment(t, from, seq, NULL, 0, 1);
 }
 
 

@@ -395,7 +395,7 @@ static void urgent_segment(smos__tcp_t *t, const smos__layer_t *l, int from, uin
     }
     uint32_t head = at < l->payload_captured ? at : l->payload_captured;
     if (at) smos__stream_segment(t, from, seq, l->payload, head, at);
-    smos__stream_segment(t, from, seq + at, NULL, 0, 1);
+    smos__stream_omit(t, from, seq + at);
     if (at + 1 < l->payload_len)
         smos__stream_segment(t, from, seq + at + 1, l->payload_captured > at + 1 ? l->payload + at + 1 : NULL, l->payload_captured > at + 1 ? l->payload_captured - at - 1 : 0,
                              l->payload_len - at - 1);

@@ -66,6 +66,8 @@ void smos__tcp_finish(smos__tcp_t *);
 
 /* stream.c */
 void smos__stream_segment(smos__tcp_t *, int from, uint32_t seq, const uint8_t *data, uint32_t captured, uint32_t length);
+/* One byte that is left out of the stream on purpose: a GAP, but nothing is missing. */
+void smos__stream_omit(smos__tcp_t *, int from, uint32_t seq);
 /* The peer's acknowledgement reached into a hole: what waits behind it is delivered. */
 void smos__stream_acked(smos__tcp_t *, int from);
 void smos__stream_syn_data(smos__tcp_t *, int from, bool accepted);
