@@ -40,7 +40,7 @@ uint32_t smos__arena_take(smos__arena_t *a)
     smos__arena_header_t *h = a->header;
     uint32_t index = h->free_head;
     if (index != SMOS__NO_FLOW)
-        h->free_head = a->cold[index].queue_next;
+        h->free_head = a->cold[index].next_free;
     else if (h->high_water < h->capacity)
         index = h->high_water++; /* memory that no flow needed yet stays untouched */
     else
@@ -51,7 +51,6 @@ uint32_t smos__arena_take(smos__arena_t *a)
     memset(f, 0, sizeof *f);
     memset(&a->cold[index], 0, sizeof a->cold[index]);
     f->generation = incarnation << 1 | 1;
-    a->cold[index].bucket = a->cold[index].queue_next = a->cold[index].queue_prev = SMOS__NO_FLOW;
     h->in_use++;
     return index;
 }
@@ -60,7 +59,7 @@ uint32_t smos__arena_take(smos__arena_t *a)
 void smos__arena_give(smos__arena_t *a, uint32_t index)
 {
     a->hot[index].class_ = SMOS__CLASS_FREE;
-    a->cold[index].queue_next = a->header->free_head;
+    a->cold[index].next_free = a->header->free_head;
     a->header->free_head = index;
     a->header->in_use--;
 }

@@ -122,14 +122,12 @@ typedef struct smos__flow_cold {
     uint8_t published; /* anomalies of this flow that went into the event queue */
     uint16_t round;    /* of the replay */
     uint32_t hash;     /* of the table */
-    uint32_t bucket;   /* timer list it is on, or SMOS__NO_FLOW */
-    uint32_t timer_next, timer_prev;
-    uint32_t queue_next, queue_prev; /* embryonic queue; next also links free slots */
+    uint32_t next_free; /* slot, while this one is free */
     smos__endpoint_cold_t end[2];
 } smos__flow_cold_t;
 
 _Static_assert(sizeof(smos__endpoint_t) == 64, "an endpoint is one cache line");
 _Static_assert(sizeof(smos__flow_t) == 192, "a hot flow is three cache lines");
-_Static_assert(sizeof(smos__endpoint_cold_t) == 72 && sizeof(smos__flow_cold_t) <= 296, "a flow stays within 512 bytes all told");
+_Static_assert(sizeof(smos__endpoint_cold_t) == 72 && sizeof(smos__flow_cold_t) <= 280, "a flow stays within 512 bytes all told");
 
 #endif

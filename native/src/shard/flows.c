@@ -4,6 +4,8 @@
 #include "shard/shard.h"
 
 #define EVICT_SAMPLE 32
+#define EXPIRE_PERIOD (2 * INT64_C(1000000000))
+#define EXPIRE_PER_BURST 256
 
 
 static void release_slot(smos_shard_t *s, uint32_t i)
@@ -11,11 +13,7 @@ static void release_slot(smos_shard_t *s, uint32_t i)
     smos__flow_cold_t *c = &s->arena.cold[i];
     smos__events_detach(&s->events, i);
     for (int side = 0; side < 2; side++) smos__assembler_clear(&c->end[side].assembler, s->arena.pool);
-    if (!s->bulk) {
-        smos__wheel_clear(&s->wheel, &s->arena, i);
-        if (s->arena.hot[i].flags & SMOS__FLOW_QUEUED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
-        smos__table_remove(&s->table, c->hash, i);
-    }
+    if (!s->bulk) smos__table_remove(&s->table, c->hash, i);
     smos__flow_commit(&s->arena.hot[i]);
     smos__arena_give(&s->arena, i);
 }
@@ -24,8 +22,7 @@ static void release_slot(smos_shard_t *s, uint32_t i)
 /* Room for one more: the oldest flow that never came to be, else the best of a sample: closed ones first, then the longest silent. */
 static bool evict(smos_shard_t *s)
 {
-    uint32_t victim = s->unconfirmed.head;
-    if (victim == s->flow && victim != SMOS__NO_FLOW) victim = s->arena.cold[victim].queue_next;
+    uint32_t victim = smos__queue_oldest(&s->unconfirmed, &s->arena, s->flow);
     if (victim == SMOS__NO_FLOW) {
         int64_t best = INT64_MIN;
         for (int i = 0; i < EVICT_SAMPLE; i++) {
@@ -84,8 +81,6 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     smos__assembler_init(&c->end[1].assembler);
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_init(&c->zeek, c->history, from == SMOS_SERVER);
     smos__events_attach(&s->events, i, l->ip, l->ip_len, l->ip_captured);
-    if (s->timeout[class_]) smos__wheel_set(&s->wheel, &s->arena, i, s->now_ns + s->timeout[class_]);
-    f->flags |= SMOS__FLOW_QUEUED;
     smos__queue_push(&s->unconfirmed, &s->arena, i);
     SMOS__COUNT(s, flows_made);
     switch (f->tuple.proto) {
@@ -95,25 +90,6 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     default: SMOS__COUNT(s, flows_made_other); break;
     }
     return i;
-}
-
-
-/* Both ends were heard and agree: no longer among those that are given up first. */
-void smos__flow_confirmed(smos_shard_t *s, uint32_t i)
-{
-    if (!(s->arena.hot[i].flags & SMOS__FLOW_QUEUED)) return;
-    s->arena.hot[i].flags &= (uint16_t)~SMOS__FLOW_QUEUED;
-    smos__queue_remove(&s->unconfirmed, &s->arena, i);
-}
-
-
-void smos__flow_class(smos_shard_t *s, uint32_t i, smos__class_t class_)
-{
-    smos__flow_t *f = &s->arena.hot[i];
-    int64_t before = s->timeout[f->class_], after = s->timeout[class_];
-    f->class_ = (uint8_t)class_;
-    /* A later deadline is found out when the bucket comes up; an earlier one must be set now. */
-    if (after && (!before || after < before || s->arena.cold[i].bucket == SMOS__NO_FLOW)) smos__wheel_set(&s->wheel, &s->arena, i, s->now_ns + after);
 }
 
 
@@ -209,17 +185,25 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
 }
 
 
-void smos__flow_expire(smos_shard_t *s, uint32_t limit)
+/* Walks the slots, each once in EXPIRE_PERIOD of packet time, and ends what was silent for longer than its timeout. A flow whose next packet
+ * comes before the hand does is ended then, so when this one comes decides nothing but when the end is told. */
+void smos__flow_expire(smos_shard_t *s)
 {
-    for (; limit; limit--) {
-        uint32_t i = smos__wheel_pop(&s->wheel, &s->arena, s->now_ns);
-        if (i == SMOS__NO_FLOW) return;
-        smos__flow_t *f = &s->arena.hot[i];
-        int64_t timeout = s->timeout[f->class_];
-        if (!timeout) continue;
-        if (s->now_ns - f->last_ns > timeout)
-            smos__flow_end(s, i, SMOS_END_IDLE, true);
-        else
-            smos__wheel_set(&s->wheel, &s->arena, i, f->last_ns + timeout);
+    uint32_t slots = s->arena.header->high_water;
+    int64_t elapsed = s->now_ns - s->expire_ns;
+    if (!slots || elapsed <= 0) return;
+    uint32_t due = EXPIRE_PER_BURST;
+    if (elapsed < EXPIRE_PERIOD) {
+        due = (uint32_t)((double)slots * (double)elapsed / (double)EXPIRE_PERIOD);
+        if (!due) return; /* the time is kept for the next burst */
+        if (due > EXPIRE_PER_BURST) due = EXPIRE_PER_BURST;
+    }
+    s->expire_ns = s->now_ns;
+    if (due > slots) due = slots;
+    for (; due; due--) {
+        if (s->expire_hand >= slots) s->expire_hand = 0;
+        uint32_t i = s->expire_hand++;
+        const smos__flow_t *f = &s->arena.hot[i];
+        if (f->class_ != SMOS__CLASS_FREE && smos__flow_expired(s, f, s->now_ns)) smos__flow_end(s, i, SMOS_END_IDLE, true);
     }
 }

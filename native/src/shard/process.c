@@ -149,20 +149,20 @@ static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 {
     smos__flow_t *f = &s->arena.hot[i];
     if (facts & SMOS__TCP_REVIVED) {
-        smos__flow_class(s, i, SMOS__CLASS_EMBRYONIC);
+        s->arena.hot[i].class_ = SMOS__CLASS_EMBRYONIC;
         f->end_reason = 255;
     }
     if (facts & SMOS__TCP_RESET) {
-        if (f->class_ != SMOS__CLASS_CLOSED) smos__flow_class(s, i, SMOS__CLASS_RESET);
+        if (f->class_ != SMOS__CLASS_CLOSED) s->arena.hot[i].class_ = SMOS__CLASS_RESET;
         if (f->end_reason == 255) f->end_reason = f->end[0].flags & f->end[1].flags & SMOS__EP_FIN ? SMOS_END_FIN : SMOS_END_RST;
     } else if (facts & SMOS__TCP_CLOSED) {
-        if (f->class_ != SMOS__CLASS_RESET && f->class_ != SMOS__CLASS_CLOSED) smos__flow_class(s, i, SMOS__CLASS_CLOSED);
+        if (f->class_ != SMOS__CLASS_RESET && f->class_ != SMOS__CLASS_CLOSED) s->arena.hot[i].class_ = SMOS__CLASS_CLOSED;
         if (f->end_reason == 255) f->end_reason = SMOS_END_FIN;
     } else if (f->class_ == SMOS__CLASS_EMBRYONIC && f->end[0].state >= SMOS_TCP_ESTABLISHED && f->end[1].state >= SMOS_TCP_ESTABLISHED) {
-        smos__flow_class(s, i, SMOS__CLASS_ESTABLISHED);
+        s->arena.hot[i].class_ = SMOS__CLASS_ESTABLISHED;
         SMOS__COUNT(s, flows_established);
     }
-    if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED && f->class_ == SMOS__CLASS_ESTABLISHED) smos__flow_confirmed(s, i);
+    if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED && f->class_ == SMOS__CLASS_ESTABLISHED) s->arena.hot[i].flags &= (uint16_t)~SMOS__FLOW_QUEUED;
 }
 
 
@@ -222,7 +222,7 @@ static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
     if (s->events.dropped) return;
     smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
     if (fresh) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
-    if (f->flags & SMOS__FLOW_TWO_SIDED) smos__flow_confirmed(s, i);
+    if (f->flags & SMOS__FLOW_TWO_SIDED) s->arena.hot[i].flags &= (uint16_t)~SMOS__FLOW_QUEUED;
 }
 
 
@@ -315,7 +315,7 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
         f->flags |= SMOS__FLOW_ENDED;
         smos__raise(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, SMOS_END_RST);
         smos__raise(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, NULL, 0, 0, SMOS_END_RST);
-        smos__flow_class(s, i, SMOS__CLASS_RESET);
+        s->arena.hot[i].class_ = SMOS__CLASS_RESET;
     }
     smos__flow_commit(f);
     return SMOS__C_packets_flow;
@@ -353,8 +353,8 @@ static void tie_icmp_error(smos_shard_t *s, const smos__layer_t *l)
 
 static void advance_time(smos_shard_t *s, int64_t time_ns)
 {
-    if (!s->wheel.started)
-        smos__wheel_start(&s->wheel, time_ns);
+    if (!s->now_ns)
+        s->expire_ns = time_ns;
     else if (time_ns - s->now_ns > s->config.max_jump_ns)
         smos__anomaly_raise(s, SMOS__NO_FLOW, SMOS__ANOMALY_TIME_JUMP);
     s->now_ns = time_ns;

@@ -11,7 +11,6 @@
 #include <time.h>
 
 #define OUTBOX_BYTES (1u << 20)
-#define TIMERS_PER_BURST 256
 #define SWEEP_PER_BURST 64
 #define BURSTS_PER_PUBLISH 256
 #define FINISH_PER_CALL 1024
@@ -58,6 +57,15 @@ static int open_table(smos_shard_t *s)
 }
 
 
+static int open_queue(smos_shard_t *s)
+{
+    uint32_t capacity = (uint32_t)s->config.max_flows;
+    int status = smos__region_map(&s->queue_region, -1, smos__queue_entries(capacity) * sizeof(smos__queue_entry_t));
+    if (!status) smos__queue_init(&s->unconfirmed, s->queue_region.memory, capacity);
+    return status;
+}
+
+
 static int open_defrag(smos_shard_t *s)
 {
     smos__defrag_config_t c = {.max_datagrams = 4096, .max_fragments = 8192, .timeout_ns = INT64_C(60000000000), .policy = s->config.defrag_policy};
@@ -89,6 +97,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
     if (!status) {
         smos__arena_init(&s->arena, s->state_region.memory, (uint32_t)config->max_flows, config->buffer_bytes);
         status = open_table(s);
+        if (!status) status = open_queue(s);
     }
     if (!status) status = open_defrag(s);
     if (!status) status = smos__segments_open(s);
@@ -106,8 +115,6 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
         return NULL;
     }
     s->events.crumb = s->crumb;
-    smos__wheel_init(&s->wheel);
-    smos__queue_init(&s->unconfirmed);
     smos__stats_publish(s);
     return s;
 }
@@ -127,6 +134,7 @@ void smos_shard_destroy(smos_shard_t *s)
     free(s->records_taken);
     smos__region_unmap(&s->state_region);
     smos__region_unmap(&s->table_region);
+    smos__region_unmap(&s->queue_region);
     smos__region_unmap(&s->stats_region);
     smos__region_unmap(&s->crumb_region);
     smos__region_unmap(&s->defrag_region);
@@ -199,19 +207,6 @@ static uint32_t wanting(const smos_shard_t *s, bool idle)
 }
 
 
-static void empty_lists(smos_shard_t *s)
-{
-    int64_t tick = s->wheel.tick;
-    int started = s->wheel.started;
-    memset(s->table.buckets, 0, (size_t)s->table.count * sizeof *s->table.buckets);
-    smos__wheel_init(&s->wheel);
-    s->wheel.tick = tick;
-    s->wheel.started = started;
-    smos__queue_init(&s->unconfirmed);
-    s->bulk = false;
-}
-
-
 /* Ends flows from finish_at on. True when none is left. No packet comes in between: the caller goes on until then. */
 static bool finish_some(smos_shard_t *s, uint32_t reason, uint64_t report_limit)
 {
@@ -223,19 +218,22 @@ static bool finish_some(smos_shard_t *s, uint32_t reason, uint64_t report_limit)
         if (f->class_ == SMOS__CLASS_FREE) continue;
         bool report = !report_limit || s->finish_reported < report_limit;
         s->finish_reported += report;
-        /* Silent for longer than its timeout: whether the wheel came to it yet must not matter. */
+        /* Silent for longer than its timeout: whether the hand came to it yet must not matter. */
         smos__flow_end(s, s->finish_at, smos__flow_expired(s, f, s->now_ns) ? SMOS_END_IDLE : (smos_end_reason_t)reason, report);
         done++;
     }
     if (s->finish_at < end) return false;
-    if (s->bulk) empty_lists(s);
+    if (s->bulk) {
+        memset(s->table.buckets, 0, (size_t)s->table.count * sizeof *s->table.buckets);
+        s->bulk = false;
+    }
     return true;
 }
 
 
 static void end_of_burst(smos_shard_t *s)
 {
-    smos__flow_expire(s, TIMERS_PER_BURST);
+    smos__flow_expire(s);
     if (s->events.sweep != SMOS__NO_FLOW) smos__events_sweep(&s->events, SWEEP_PER_BURST);
     if (s->defrag) {
         smos__defrag_release(s->defrag);

@@ -10,7 +10,7 @@
 #include "event/outbox.h"
 #include "flow/arena.h"
 #include "flow/table.h"
-#include "flow/timer.h"
+#include "flow/queue.h"
 #include "port/filter.h"
 #include "port/port.h"
 #include "shardmos/engine.h"
@@ -37,8 +37,9 @@ struct smos_shard {
     smos_config_t config;
     smos__arena_t arena;
     smos__table_t table;
-    smos__wheel_t wheel;
     smos__queue_t unconfirmed; /* flows that are given up first, oldest first */
+    uint32_t expire_hand;      /* slot that is looked at next for a flow whose time is over */
+    int64_t expire_ns;         /* packet time up to which slots were looked at */
     smos__events_t events;
     smos__outbox_t outbox;
     smos__tcp_config_t tcp;
@@ -53,7 +54,7 @@ struct smos_shard {
     bool draining;      /* the flows of the last round are being ended; `pending` frames wait */
     int pending;
     bool ended;
-    bool bulk;          /* every flow is being ended: table, timers and queue are emptied as a whole afterwards */
+    bool bulk;          /* every flow is being ended: the table is emptied as a whole afterwards */
     uint32_t finish_at; /* next slot of smos_shard_finish */
     uint64_t finish_reported;
     smos__frame_t frames[SMOS__BURST];
@@ -83,7 +84,7 @@ struct smos_shard {
     uint32_t since_publish;
     atomic_int interrupted;
     char error[SMOS_ERROR_SIZE];
-    smos__region_t state_region, table_region, stats_region, crumb_region, defrag_region, ring_region;
+    smos__region_t state_region, table_region, stats_region, crumb_region, defrag_region, ring_region, queue_region;
 };
 
 #define SMOS__RECORDS 4096
@@ -108,10 +109,8 @@ static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t even
 /* flows.c */
 uint32_t smos__flow_make(smos_shard_t *, const smos__layer_t *, uint32_t hash, int64_t time_ns, int from, smos__class_t class_);
 void smos__flow_end(smos_shard_t *, uint32_t flow, smos_end_reason_t reason, bool report);
-void smos__flow_class(smos_shard_t *, uint32_t flow, smos__class_t class_);
 void smos__flow_info(const smos_shard_t *, uint32_t flow, smos_flow_info_t *out);
-void smos__flow_confirmed(smos_shard_t *, uint32_t flow);
-void smos__flow_expire(smos_shard_t *, uint32_t limit);
+void smos__flow_expire(smos_shard_t *);
 static inline bool smos__flow_expired(const smos_shard_t *s, const smos__flow_t *f, int64_t now_ns)
 {
     return s->timeout[f->class_] && now_ns - f->last_ns > s->timeout[f->class_];
