@@ -1,6 +1,6 @@
 """Looks at the host: what shardmos needs for captures, for pushing C modules, and for live ports, and how to mend it.
 
-Every check reads; none changes anything or needs privileges. The checks for captures decide the exit code, since they
+Every check reads, and needs no privileges; all that is changed is that a missing runtime directory is made. The checks for captures decide the exit code, since they
 are what everyone needs; the others are warnings.
 """
 
@@ -12,11 +12,12 @@ import platform
 import resource
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from shardmos.errors import ShardmosError
 
 State = Literal["ok", "warning", "failed"]
 
@@ -90,10 +91,15 @@ def _memory() -> Iterator[Check]:
 
 
 def _runtime_directory() -> Iterator[Check]:
-    directory = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    writable = os.access(directory, os.W_OK | os.X_OK)
-    mend = "" if writable else "set XDG_RUNTIME_DIR to a directory of yours: the coordinator's socket goes there"
-    yield Check("captures", "runtime directory", "ok" if writable else "failed", directory, mend)
+    from shardmos.control.protocol import runtime_dir
+
+    try:
+        yield Check("captures", "runtime directory", "ok", runtime_dir())
+    except ShardmosError as error:
+        yield Check(
+            "captures", "runtime directory", "failed", str(error),
+            "set XDG_RUNTIME_DIR to a directory of yours: the coordinator's sockets go there",
+        )  # fmt: skip
 
 
 def _compiler() -> Iterator[Check]:
