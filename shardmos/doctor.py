@@ -1,7 +1,7 @@
 """Looks at the host: what shardmos needs for captures, for pushing C modules, and for live ports, and how to mend it.
 
-Every check reads, and needs no privileges; all that is changed is that a missing runtime directory is made. The checks for captures decide the exit code, since they
-are what everyone needs; the others are warnings.
+Every check reads, and needs no privileges; all that is changed is that a missing runtime directory is made. The checks
+for captures decide the exit code, since they are what everyone needs; the others are warnings.
 """
 
 from __future__ import annotations
