@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from shardmos.middlebox import on as on
     from shardmos.middlebox import param as param
     from shardmos.run import run as run
-    from shardmos.workers.host import LiveFlow as LiveFlow
-    from shardmos.workers.host import Packet as Packet
+    from shardmos.workers.live import LiveFlow as LiveFlow
+    from shardmos.workers.live import Packet as Packet
 
 _HOMES = {
     "client": ("AsyncClient", "Client"),
@@ -68,7 +68,7 @@ _HOMES = {
     "flows": ("flows",),
     "middlebox": ("Gap", "Middlebox", "State", "on", "param"),
     "run": ("run",),
-    "workers.host": ("LiveFlow", "Packet"),
+    "workers.live": ("LiveFlow", "Packet"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

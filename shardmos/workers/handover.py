@@ -13,7 +13,7 @@ from shardmos.errors import ModuleError
 from shardmos.middlebox import Middlebox, State
 
 if TYPE_CHECKING:
-    from shardmos.workers.host import LiveFlow
+    from shardmos.workers.live import LiveFlow
 
 Step = Callable[[Any], Any]
 Layout = tuple[bool, tuple[tuple[str, str], ...]]
