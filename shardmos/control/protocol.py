@@ -286,12 +286,13 @@ def find_coordinator(name: str) -> dict[str, str]:
             probe.settimeout(1.0)
             try:
                 probe.connect(paths["commands"])
-            except PermissionError:  # another user's directory or socket; ours may be in the next place
-                closed = closed or paths["commands"]
+            except PermissionError:  # another user's; ours may be in the next place
+                if os.access(directory, os.X_OK):  # else it cannot be known whether there is one
+                    closed = paths["commands"]
                 continue
             except OSError:
                 continue
         return paths
     if closed:
-        raise ShardmosError(f"no coordinator named {name} that this user may reach ({closed} is another user's)")
+        raise ShardmosError(f"coordinator {name} belongs to another user ({closed})")
     raise ShardmosError(f"no coordinator named {name} (start one with: shardmos up --name {name})")
