@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import zmq
@@ -111,14 +112,19 @@ class Publisher:
         self.counters["messages"] += 1
         self.counters["events"] += len(events)
         # With NODROP a full queue of any subscriber is an error, so the loss is seen; the others get it all the same.
-        plain: zmq.Socket[bytes] = zmq.Socket.shadow(self.socket)
-        try:
-            plain.set(zmq.XPUB_NODROP, 1)
-            plain.send_multipart(message, zmq.NOBLOCK)
-        except zmq.Again:
+        self.socket.set(zmq.XPUB_NODROP, 1)
+        if isinstance(self._send_now(message), zmq.Again):
             self.counters["messages_lost"] += 1
-            plain.set(zmq.XPUB_NODROP, 0)
-            plain.send_multipart(message, zmq.NOBLOCK)
+            self.socket.set(zmq.XPUB_NODROP, 0)
+            self._send_now(message)
+
+    def _send_now(self, message: list[bytes]) -> BaseException | None:
+        """Sends without waiting; what went wrong.
+
+        Through the asynchronous socket: a send also takes in what subscribers say, and only it then wakes the reader.
+        """
+        sent = cast("asyncio.Future[Any]", self.socket.send_multipart(message, flags=zmq.NOBLOCK))  # done already
+        return sent.exception()
 
     def close(self) -> None:
         self.socket.close()
