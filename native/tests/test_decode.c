@@ -173,6 +173,10 @@ static void test_tunnels(void)
         CHECK_EQ(d.layer[0].tunnel_id, 0);
         for (int k = 0; k < d.layers - 1; k++) CHECK(d.layer[k].ip < d.layer[k + 1].ip);
     }
+    decode(101, "45000020 00000000 402f0000 01010101 02020202 2081880b 00000007 00000001"); /* PPTP: an acknowledgement alone */
+    CHECK_EQ(d.result, SMOS__WIRE_OK);
+    CHECK_EQ(d.layers, 1);
+    CHECK_EQ(d.anomaly_count + l->anomaly_count, 0);
 }
 
 static void test_icmp(void)

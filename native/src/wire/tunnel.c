@@ -78,6 +78,10 @@ void smos__gre(smos__walk_t *w, smos__span_t s)
         return;
     }
     s = smos__skip(s, size);
+    if (version == 1 && !(flags & 0x1000)) { /* no sequence number, no payload: it acknowledges alone (RFC 2637 4.1) */
+        smos__end(w, SMOS__WIRE_NOT_IP);
+        return;
+    }
     switch (type) {
     case 0x88be:
     case 0x22eb: erspan(w, s, type, flags & 0x1000); return;
