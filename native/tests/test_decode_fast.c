@@ -5,25 +5,28 @@
 
 static void be16(uint8_t *p, uint32_t v) { p[0] = (uint8_t)(v >> 8), p[1] = (uint8_t)v; }
 
-static void mend_checksums(uint8_t *frame, uint32_t length)
+static void mend_checksums(uint8_t *frame, uint32_t length, int tags)
 {
-    uint8_t *ip = frame + 14, *tcp = ip + 20;
-    uint32_t segment = length - 34;
+    uint32_t link = 14 + 4 * (uint32_t)tags;
+    uint8_t *ip = frame + link, *tcp = ip + 20;
+    uint32_t segment = length - link - 20;
     be16(ip + 10, 0);
     be16(ip + 10, ~smos__checksum(ip, 20, 0) & 0xffff);
     be16(tcp + 16, 0);
     be16(tcp + 16, ~smos__checksum(tcp, segment, smos__checksum(ip + 12, 8, 6 + segment)) & 0xffff);
 }
 
-static uint32_t build(uint8_t *frame, uint32_t payload, int timestamps)
+static uint32_t build(uint8_t *frame, uint32_t payload, int timestamps, int tags)
 {
-    uint32_t header = timestamps ? 32 : 20, length = 34 + header + payload;
+    uint32_t link = 14 + 4 * (uint32_t)tags, header = timestamps ? 32 : 20, length = link + 20 + header + payload;
     memset(frame, 0, length);
     for (int i = 0; i < 12; i++) frame[i] = (uint8_t)(i + 1);
-    be16(frame + 12, 0x0800);
-    uint8_t *ip = frame + 14, *tcp = ip + 20;
+    if (tags == 1) memcpy(frame + 12, "\x81\x00\x20\x05", 4);
+    if (tags == 2) memcpy(frame + 12, "\x88\xa8\x0f\xff\x81\x00\xe0\x06", 8);
+    be16(frame + link - 2, 0x0800);
+    uint8_t *ip = frame + link, *tcp = ip + 20;
     ip[0] = 0x45;
-    be16(ip + 2, length - 14);
+    be16(ip + 2, length - link);
     be16(ip + 4, 0x1234);
     be16(ip + 6, 0x4000);
     ip[8] = 64;
@@ -37,7 +40,7 @@ static uint32_t build(uint8_t *frame, uint32_t payload, int timestamps)
     be16(tcp + 14, 1024);
     if (timestamps) memcpy(tcp + 20, "\x01\x01\x08\x0a\x00\x00\x00\x05\x00\x00\x00\x06", 12);
     for (uint32_t i = 0; i < payload; i++) tcp[header + i] = (uint8_t)(i * 7);
-    mend_checksums(frame, length);
+    mend_checksums(frame, length, tags);
     return length;
 }
 
@@ -74,6 +77,7 @@ static void compare(const uint8_t *bytes, uint32_t caplen, uint32_t len, uint32_
         CHECK_EQ(x->sack_blocks, y->sack_blocks);
         CHECK_EQ(x->tunnel_kind, y->tunnel_kind);
         CHECK_EQ(x->tunnel_id, y->tunnel_id);
+        CHECK(x->vlan[0] == y->vlan[0] && x->vlan[1] == y->vlan[1]);
         if (x->flags & SMOS__HAS_TIMESTAMP) CHECK(x->tsval == y->tsval && x->tsecr == y->tsecr);
     }
     free(exact);
@@ -81,13 +85,16 @@ static void compare(const uint8_t *bytes, uint32_t caplen, uint32_t len, uint32_
 
 static void test_plain_frames_take_it(void)
 {
+    static const uint16_t VLANS[][2] = {{0, 0}, {5, 0}, {0xfff, 6}};
     uint8_t bytes[2048];
     smos__decoded_t out;
     for (uint32_t payload = 0; payload < 1461; payload += payload < 80 ? 1 : 97)
-        for (int timestamps = 0; timestamps < 2; timestamps++) {
-            uint32_t length = build(bytes, payload, timestamps);
+        for (int form = 0; form < 6; form++) {
+            int tags = form / 2;
+            uint32_t length = build(bytes, payload, form % 2, tags);
             smos__frame_t frame = {.data = bytes, .caplen = length, .len = length, .linktype = 1};
             CHECK(smos__decode_fast(&frame, &out));
+            CHECK(out.layer[0].vlan[0] == VLANS[tags][0] && out.layer[0].vlan[1] == VLANS[tags][1]);
             compare(bytes, length, length, 0);
             memset(bytes + length, 0, 6); /* Ethernet padding is no payload */
             compare(bytes, length + 6, length + 6, 0);
@@ -98,19 +105,23 @@ static void test_every_change_is_decided_alike(void)
 {
     uint8_t bytes[256];
     static const uint8_t CHANGES[] = {0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0xff};
-    for (int timestamps = 0; timestamps < 2; timestamps++) {
-        uint32_t length = build(bytes, 9, timestamps);
+    for (int form = 0; form < 6; form++) {
+        int timestamps = form % 2, tags = form / 2;
+        uint32_t length = build(bytes, 9, timestamps, tags);
         for (uint32_t at = 0; at < length; at++)
             for (size_t k = 0; k < sizeof CHANGES; k++) {
-                build(bytes, 9, timestamps);
+                build(bytes, 9, timestamps, tags);
                 bytes[at] ^= CHANGES[k];
                 compare(bytes, length, length, 0);
                 compare(bytes, length, length, SMOS__FRAME_NO_CHECKSUM);
-                mend_checksums(bytes, length);
+                mend_checksums(bytes, length, tags);
                 compare(bytes, length, length, 0);
             }
-        build(bytes, 9, timestamps);
-        for (uint32_t caplen = 0; caplen <= length; caplen++) compare(bytes, caplen, length, SMOS__FRAME_NO_CHECKSUM);
+        build(bytes, 9, timestamps, tags);
+        for (uint32_t caplen = 0; caplen <= length; caplen++) {
+            compare(bytes, caplen, length, SMOS__FRAME_NO_CHECKSUM);
+            compare(bytes, caplen, caplen, SMOS__FRAME_NO_CHECKSUM);
+        }
     }
     CHECK(compared > 1000);
 }
@@ -119,7 +130,7 @@ static void test_a_wrong_checksum_is_left_to_the_long_way(void)
 {
     uint8_t bytes[256];
     smos__decoded_t out;
-    uint32_t length = build(bytes, 30, 1);
+    uint32_t length = build(bytes, 30, 1, 0);
     smos__frame_t frame = {.data = bytes, .caplen = length, .len = length, .linktype = 1};
     bytes[length - 1] ^= 1;
     CHECK(!smos__decode_fast(&frame, &out));
