@@ -209,7 +209,7 @@ void smos__stream_segment(smos__tcp_t *t, int from, uint32_t seq, const uint8_t 
     uint32_t old = e->rcv_nxt - seq;
     if (smos__seq_leq(seq, e->rcv_nxt)) {
         uint32_t cut = old < captured ? old : captured;
-        in_order(t, from, data + cut, captured - cut, length - old);
+        in_order(t, from, cut < captured ? data + cut : NULL, captured - cut, length - old);
     } else {
         out_of_order(t, from, seq, data, captured, length);
     }

@@ -29,6 +29,19 @@ static void set_base(smos__endpoint_t *e, uint32_t seq)
 }
 
 
+/* Another base than was thought, before anything was delivered: what waits was placed by the old one. */
+static void rebase(smos__tcp_t *t, int from, uint32_t seq)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    if (e->flags & (SMOS__EP_HOLE | SMOS__EP_SYN_DATA)) {
+        smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
+        e->flags &= (uint16_t)~(SMOS__EP_HOLE | SMOS__EP_SYN_DATA);
+    }
+    set_base(e, seq);
+    e->snd_nxt = seq;
+}
+
+
 static void syn_options(smos__tcp_t *t, const smos__layer_t *l, int from)
 {
     smos__endpoint_t *e = &t->flow->end[from];
@@ -73,12 +86,11 @@ static void rtt_end(smos__tcp_t *t, int from)
 }
 
 
-/* `right` was the window's right edge before. What a segment's window field means once both ends' scaling is known (RFC 7323 2.2: only if both sent the option, never in a SYN). */
-static void take_window(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t right)
+/* `right` was the window's right edge before, if that is known. What a segment's window field means once both ends' scaling is known (RFC 7323 2.2: only if both sent the option, never in a SYN). */
+static void take_window(smos__tcp_t *t, const smos__layer_t *l, int from, bool known, uint32_t right)
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     uint32_t window = l->window;
-    bool known = e->flags & SMOS__EP_WINDOW && p->flags & SMOS__EP_ACKED && e->state == SMOS_TCP_ESTABLISHED;
     if (l->tcp_flags & SMOS__SYN) {
         e->flags |= SMOS__EP_WINDOW;
     } else if (e->flags & p->flags & SMOS__EP_SYN) {
@@ -154,6 +166,10 @@ static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
         smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYNACK_DIFFERENT_SEQ);
         t->cold->end[from].alternate_isn = 1;
     }
+    if (e->flags & SMOS__EP_BASE && e->offset && l->seq != e->isn) { /* bytes went by already: no SYN moves them */
+        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_ON_ESTABLISHED);
+        return;
+    }
     if (ack && p->flags & SMOS__EP_SYN && (smos__seq_leq(l->ack, p->isn) || smos__seq_gt(l->ack, p->snd_nxt))) {
         smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYNACK_WRONG_ACK);
         return;
@@ -161,8 +177,8 @@ static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
     *facts |= SMOS__TCP_VALID;
     if (ack && from == SMOS_CLIENT && t->flow->flags & SMOS__FLOW_TWO_SIDED) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYNACK_FROM_CLIENT);
     if (!(e->flags & SMOS__EP_SYN) || l->seq != e->isn) {
-        set_base(e, l->seq + 1);
-        e->snd_nxt = l->seq + 1 + l->payload_len;
+        if (!(e->flags & SMOS__EP_BASE) || l->seq != e->isn) rebase(t, from, l->seq + 1);
+        e->snd_nxt = smos__seq_max(e->snd_nxt, l->seq + 1 + l->payload_len);
         e->flags |= SMOS__EP_SYN;
         syn_options(t, l, from);
         rtt_begin(t, from, l->seq + 1);
@@ -186,10 +202,7 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
     } else if (!(p->flags & SMOS__EP_ACKED) && l->ack != p->isn + 1 && !(l->tcp_flags & SMOS__SYN) && p->flags & SMOS__EP_SYN && t->cold->end[!from].alternate_isn) {
         /* Several SYN/ACKs went by: the acknowledged one is the connection's. */
         t->cold->end[!from].alternate_isn = 0;
-        if (p->snd_nxt == p->isn + 1) {
-            set_base(p, l->ack);
-            p->snd_nxt = l->ack;
-        }
+        if (p->snd_nxt == p->isn + 1) rebase(t, !from, l->ack);
     }
     if (p->flags & SMOS__EP_BASE) {
         if (smos__seq_gt(l->ack, p->snd_nxt)) {
@@ -284,7 +297,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         if (!(facts & SMOS__TCP_VALID)) return facts;
         if (flags & SMOS__ACK && !take_ack(t, l, from)) return facts & ~(uint32_t)SMOS__TCP_VALID;
         if (l->flags & SMOS__HAS_TIMESTAMP) take_timestamp(t, l, e);
-        take_window(t, l, from, 0);
+        take_window(t, l, from, false, 0);
         return facts;
     }
     if (!(flags & SMOS__ACK)) {
@@ -306,10 +319,11 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         return facts;
     }
     if (flags & SMOS__ACK) {
+        bool known = e->flags & SMOS__EP_WINDOW && p->flags & SMOS__EP_ACKED;
         uint32_t right = p->snd_una + e->window;
         bool late = p->flags & SMOS__EP_ACKED && smos__seq_lt(l->ack, p->snd_una); /* reordered: its window is of the past too */
         if (!take_ack(t, l, from)) return facts;
-        if (!late) take_window(t, l, from, right);
+        if (!late) take_window(t, l, from, known, right);
     }
     if (e->flags & SMOS__EP_FIN && l->payload_len && smos__seq_geq(l->seq, t->cold->end[from].fin_seq)) {
         smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DATA_AFTER_FIN);
