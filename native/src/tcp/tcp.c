@@ -153,6 +153,7 @@ static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
         *facts |= SMOS__TCP_REXMIT;
         if (synchronized(e->state) && synchronized(p->state) && !ack) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_RESEND_ESTABLISHED);
         e->flags &= (uint16_t)~SMOS__EP_RTT; /* Karn: a retransmitted SYN measures nothing */
+        e->snd_nxt = smos__seq_max(e->snd_nxt, l->seq + 1 + l->payload_len);
         if (!ack) { /* its data may be other data, or gone: the latest is what the peer will answer */
             *facts |= SMOS__TCP_VALID;
             return;
@@ -202,7 +203,7 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
     } else if (!(p->flags & SMOS__EP_ACKED) && l->ack != p->isn + 1 && !(l->tcp_flags & SMOS__SYN) && p->flags & SMOS__EP_SYN && t->cold->end[!from].alternate_isn) {
         /* Several SYN/ACKs went by: the acknowledged one is the connection's. */
         t->cold->end[!from].alternate_isn = 0;
-        if (p->snd_nxt == p->isn + 1) rebase(t, !from, l->ack);
+        if (p->snd_nxt == p->isn + 1 && !p->offset) rebase(t, !from, l->ack);
     }
     if (p->flags & SMOS__EP_BASE) {
         if (smos__seq_gt(l->ack, p->snd_nxt)) {
