@@ -60,32 +60,39 @@ static uint32_t hash_members(const smos__member_t *m, int count, uint16_t epoch)
 }
 
 
-/* What each event of a flow with this set calls. */
-static void lay_routes(smos__events_t *ev, smos__set_t *s)
+/* What one event of a flow with this set calls, from route `begin` on. Returns the route after the last. */
+static int lay_event(const smos__events_t *ev, smos__set_t *s, int event, int begin)
+{
+    int used = begin;
+    for (int i = 0; i < s->count; i++) {
+        smos_box_t *box = ev->slots[s->members[i].slot].box;
+        int own = used;
+        for (int h = box->first[event]; h < box->first[event + 1] && used < SMOS__MAX_ROUTES; h++) {
+            const smos__handler_t *handler = &box->handlers[h];
+            uint8_t sides = event == SMOS_CONN_END ? handler->sides : handler->sides & s->members[i].sides;
+            if (!sides) continue;
+            s->routes[used++] = (smos__route_t){handler->call, box, s->members[i].slot, handler->hooks, sides};
+            for (int side = 0; side < 2; side++) {
+                if (!(sides & 1 << side)) continue;
+                if (!handler->hooks) s->mask[0][side] |= SMOS_BIT(event);
+                if (handler->hooks & SMOS_SENDER) s->mask[SMOS_SENDER][side] |= SMOS_BIT(event);
+                if (handler->hooks & SMOS_RECEIVER) s->mask[SMOS_RECEIVER][side] |= SMOS_BIT(event);
+            }
+        }
+        /* reversed by module; within one, the order of registration */
+        memmove(s->back + begin + (used - own), s->back + begin, (size_t)(own - begin));
+        for (int k = own; k < used; k++) s->back[begin + k - own] = (uint8_t)k;
+    }
+    return used;
+}
+
+
+static void lay_routes(const smos__events_t *ev, smos__set_t *s)
 {
     int used = 0;
-    for (int event = 0; event < SMOS_EVENT_COUNT; event++) {
-        int begin = used;
+    for (unsigned event = 0; event < SMOS_EVENT_COUNT; event++) {
         s->first[event] = (uint8_t)used;
-        for (int i = 0; i < s->count; i++) {
-            smos_box_t *box = ev->slots[s->members[i].slot].box;
-            int own = used;
-            for (int h = box->first[event]; h < box->first[event + 1] && used < SMOS__MAX_ROUTES; h++) {
-                const smos__handler_t *handler = &box->handlers[h];
-                uint8_t sides = event == SMOS_CONN_END ? handler->sides : handler->sides & s->members[i].sides;
-                if (!sides) continue;
-                s->routes[used++] = (smos__route_t){handler->call, box, s->members[i].slot, handler->hooks, sides};
-                for (int side = 0; side < 2; side++) {
-                    if (!(sides & 1 << side)) continue;
-                    if (!handler->hooks) s->mask[0][side] |= SMOS_BIT(event);
-                    if (handler->hooks & SMOS_SENDER) s->mask[SMOS_SENDER][side] |= SMOS_BIT(event);
-                    if (handler->hooks & SMOS_RECEIVER) s->mask[SMOS_RECEIVER][side] |= SMOS_BIT(event);
-                }
-            }
-            /* reversed by module; within one, the order of registration */
-            memmove(s->back + begin + (used - own), s->back + begin, (size_t)(own - begin));
-            for (int k = own; k < used; k++) s->back[begin + k - own] = (uint8_t)k;
-        }
+        used = lay_event(ev, s, (int)event, used);
     }
     s->first[SMOS_EVENT_COUNT] = (uint8_t)used;
 }

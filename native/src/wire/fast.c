@@ -1,25 +1,12 @@
 /* fast.c: the plain case in one piece: Ethernet, at most two VLAN tags, IPv4 without options or fragments, TCP with no option or
  * timestamps alone, all of it captured, nothing wrong. Everything else is decode.c's; tests/test_decode_fast.c holds the two to the same result. */
+#include "wire/bytes.h"
 #include "wire/decode.h"
 #include "wire/sum.h"
 
 #define ETHERNET 14
 #define IPV4 20
 #define TIMESTAMPS 0x0101080au /* NOP NOP kind 8, length 10 */
-
-static inline uint16_t be16(const uint8_t *p)
-{
-    uint16_t v;
-    memcpy(&v, p, 2);
-    return __builtin_bswap16(v);
-}
-
-static inline uint32_t be32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, 4);
-    return __builtin_bswap32(v);
-}
 
 static inline void mapped(uint8_t out[16], uint32_t address) /* as it lies in memory */
 {
@@ -32,17 +19,17 @@ static inline void mapped(uint8_t out[16], uint32_t address) /* as it lies in me
 static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *frame, uint32_t link, uint16_t outer, uint16_t inner, smos__decoded_t *out)
 {
     const uint8_t *ip = frame->data + link, *tcp = ip + IPV4;
-    if (ip[0] != 0x45 || ip[9] != 6 || be16(ip + 6) & 0xbfff) return false;
-    uint32_t length = be16(ip + 2), header = (uint32_t)(tcp[12] >> 4) * 4;
+    if (ip[0] != 0x45 || ip[9] != 6 || smos__be16(ip + 6) & 0xbfff) return false;
+    uint32_t length = smos__be16(ip + 2), header = (uint32_t)(tcp[12] >> 4) * 4;
     if (length > frame->caplen - link || length < IPV4 + header) return false;
     if (tcp[12] & 0x0f) return false; /* reserved bits */
     uint32_t flags = SMOS__L4_WHOLE;
     smos__layer_t *l = &out->layer[0];
     if (header == 32) {
-        if (be32(tcp + 20) != TIMESTAMPS) return false;
+        if (smos__be32(tcp + 20) != TIMESTAMPS) return false;
         flags |= SMOS__HAS_TIMESTAMP;
-        l->tsval = be32(tcp + 24);
-        l->tsecr = be32(tcp + 28);
+        l->tsval = smos__be32(tcp + 24);
+        l->tsecr = smos__be32(tcp + 28);
     } else if (header != 20) {
         return false;
     }
@@ -59,8 +46,8 @@ static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *
     if ((ip[1] & 3) == 3) flags |= SMOS__ECN_CE;
     mapped(l->tuple.src, source);
     mapped(l->tuple.dst, destination);
-    l->tuple.sport = be16(tcp);
-    l->tuple.dport = be16(tcp + 2);
+    l->tuple.sport = smos__be16(tcp);
+    l->tuple.dport = smos__be16(tcp + 2);
     l->tuple.proto = 6;
     l->tuple.version = 4;
     l->tuple.vlan = outer;
@@ -71,11 +58,11 @@ static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *
     l->payload = l->payload_len ? tcp + header : NULL;
     l->ip_len = length;
     l->ip_captured = length;
-    l->seq = be32(tcp + 4);
-    l->ack = be32(tcp + 8);
+    l->seq = smos__be32(tcp + 4);
+    l->ack = smos__be32(tcp + 8);
     l->tcp_flags = tcp[13];
-    l->window = be16(tcp + 14);
-    l->urgent = be16(tcp + 18);
+    l->window = smos__be16(tcp + 14);
+    l->urgent = smos__be16(tcp + 18);
     l->mss = 0;
     l->wscale = 0;
     l->sack_blocks = 0;
@@ -87,7 +74,7 @@ static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *
     l->tunnel_id = 0;
     l->flags = flags;
     l->icmp_type = l->icmp_code = 0;
-    l->ip_id = be16(ip + 4);
+    l->ip_id = smos__be16(ip + 4);
     out->result = SMOS__WIRE_OK;
     out->layers = 1;
     out->anomaly_count = 0;
@@ -100,13 +87,13 @@ static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *
 static __attribute__((noinline)) bool tagged(const smos__frame_t *frame, uint32_t type, smos__decoded_t *out)
 {
     const uint8_t *p = frame->data + ETHERNET;
-    uint16_t outer = be16(p) & 0xfff, inner = 0;
+    uint16_t outer = smos__be16(p) & 0xfff, inner = 0;
     uint32_t link = ETHERNET + 4;
     if (type != 0x8100 && type != 0x88a8) return false;
-    type = be16(p + 2);
+    type = smos__be16(p + 2);
     if (type == 0x8100) {
-        inner = be16(p + 4) & 0xfff;
-        type = be16(p + 6);
+        inner = smos__be16(p + 4) & 0xfff;
+        type = smos__be16(p + 6);
         link += 4;
     }
     if (type != 0x0800 || frame->caplen < link + IPV4 + 20) return false;
@@ -116,7 +103,7 @@ static __attribute__((noinline)) bool tagged(const smos__frame_t *frame, uint32_
 bool smos__decode_fast(const smos__frame_t *frame, smos__decoded_t *out)
 {
     if (frame->linktype != 1 || frame->caplen < ETHERNET + IPV4 + 20) return false;
-    uint32_t type = be16(frame->data + 12);
+    uint32_t type = smos__be16(frame->data + 12);
     if (__builtin_expect(type != 0x0800, 0)) return tagged(frame, type, out);
     return ipv4_tcp(frame, ETHERNET, 0, 0, out);
 }

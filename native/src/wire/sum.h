@@ -1,4 +1,4 @@
-/* sum.h: the inner loop of the Internet checksum (RFC 1071), for the straight path of fast.c. */
+/* sum.h: the inner loop of the Internet checksum (RFC 1071), eight bytes at a time; ones' complement sums do not mind the byte order. */
 #ifndef SMOS__SUM_H
 #define SMOS__SUM_H
 
