@@ -38,13 +38,18 @@ void smos__queue_push(smos__queue_t *q, smos__arena_t *a, uint32_t flow)
 }
 
 
-uint32_t smos__queue_oldest(smos__queue_t *q, const smos__arena_t *a, uint32_t except)
+uint32_t smos__queue_oldest(smos__queue_t *q, const smos__arena_t *a)
 {
-    for (uint32_t at = q->head; at != q->tail; at++) {
-        smos__queue_entry_t e = q->entries[at & q->mask];
-        bool is_waiting = waiting(a, e);
-        if (at == q->head && !is_waiting) q->head++;
-        if (is_waiting && e.flow != except) return e.flow;
+    for (; q->head != q->tail; q->head++) {
+        smos__queue_entry_t front = q->entries[q->head & q->mask];
+        if (waiting(a, front)) return front.flow;
     }
     return SMOS__NO_FLOW;
+}
+
+
+void smos__queue_rotate(smos__queue_t *q)
+{
+    smos__queue_entry_t front = q->entries[q->head++ & q->mask];
+    q->entries[q->tail++ & q->mask] = front;
 }

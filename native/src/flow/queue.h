@@ -22,7 +22,9 @@ typedef struct smos__queue {
 uint32_t smos__queue_entries(uint32_t capacity); /* a power of two */
 void smos__queue_init(smos__queue_t *, smos__queue_entry_t *entries, uint32_t capacity);
 void smos__queue_push(smos__queue_t *, smos__arena_t *, uint32_t flow); /* sets the flag */
-/* The oldest that is still waiting, but for `except`; it stays. SMOS__NO_FLOW if there is none. */
-uint32_t smos__queue_oldest(smos__queue_t *, const smos__arena_t *, uint32_t except);
+/* The oldest that is still waiting; it stays, at the front. SMOS__NO_FLOW if there is none. */
+uint32_t smos__queue_oldest(smos__queue_t *, const smos__arena_t *);
+/* What smos__queue_oldest has just found at the front queues again. */
+void smos__queue_rotate(smos__queue_t *);
 
 #endif

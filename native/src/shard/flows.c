@@ -4,6 +4,7 @@
 #include "shard/shard.h"
 
 #define EVICT_SAMPLE 32
+#define EVICT_TURNS 8 /* answered flows passed over for one that is given up */
 #define EXPIRE_PERIOD (2 * INT64_C(1000000000))
 #define EXPIRE_PER_BURST 256
 
@@ -19,10 +20,15 @@ static void release_slot(smos_shard_t *s, uint32_t i)
 }
 
 
-/* Room for one more: the oldest flow that never came to be, else the best of a sample: closed ones first, then the longest silent. */
+/* Room for one more: the oldest flow that never came to be (one that was answered gets another turn, a flood of SYNs is not), else the best of a sample: closed ones first, then the longest silent. */
 static bool evict(smos_shard_t *s)
 {
-    uint32_t victim = smos__queue_oldest(&s->unconfirmed, &s->arena, s->flow);
+    uint32_t victim = smos__queue_oldest(&s->unconfirmed, &s->arena);
+    for (int turns = 0; turns < EVICT_TURNS && victim != SMOS__NO_FLOW && (s->arena.hot[victim].flags & SMOS__FLOW_TWO_SIDED || victim == s->flow); turns++) {
+        smos__queue_rotate(&s->unconfirmed);
+        victim = smos__queue_oldest(&s->unconfirmed, &s->arena);
+    }
+    if (victim == s->flow) victim = SMOS__NO_FLOW;
     if (victim == SMOS__NO_FLOW) {
         int64_t best = INT64_MIN;
         for (int i = 0; i < EVICT_SAMPLE; i++) {
