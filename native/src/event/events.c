@@ -262,6 +262,7 @@ void smos__events_detach(smos__events_t *ev, uint32_t flow)
 int smos__events_stop(smos__events_t *ev, uint32_t flow, const smos_box_t *box, int side)
 {
     smos__flow_t *f = &ev->arena->hot[flow];
+    if (f->epoch != ev->epoch) smos__events_refresh(ev, flow, NULL, 0, 0); /* another flow than the current one may not have seen the last commit */
     const smos__set_t *old = &ev->sets[f->set];
     smos__member_t members[SMOS_MAX_MODULES];
     if (side < 0 || side > SMOS_BOTH) return -EINVAL;

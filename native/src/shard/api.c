@@ -37,6 +37,10 @@ static int api_reset(smos_engine_t *engine, smos_flow_t flow)
     uint32_t i = smos__flow_find(&s->arena, flow);
     if (i == SMOS__NO_FLOW || s->arena.hot[i].flags & SMOS__FLOW_ENDED) return -ESTALE;
     s->arena.hot[i].flags |= SMOS__FLOW_RESET;
+    if (i != s->flow) { /* no packet of its own ends it: the linger does */
+        s->arena.hot[i].class_ = SMOS__CLASS_RESET;
+        if (s->arena.hot[i].end_reason == 255) s->arena.hot[i].end_reason = SMOS_END_RST;
+    }
     if (s->events.current) s->events.current->stats.resets++;
     return 0;
 }

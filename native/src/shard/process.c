@@ -234,7 +234,11 @@ static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const
     fill_packet(s);
     s->counters[SMOS__C_event_orphan]++;
     smos_call_t call = {.packet = &s->packet, .tuple = &l->tuple, .time_ns = s->now_ns, .event = SMOS_ORPHAN, .side = SMOS_CLIENT};
+    s->events.in_packet = true;
+    s->events.dropped = false;
     smos__events_raise_orphan(&s->events, &call, l->ip, l->ip_len, l->ip_captured);
+    s->events.in_packet = false;
+    if (s->events.dropped) SMOS__COUNT(s, drop_verdict);
     return SMOS__C_packets_orphan;
 }
 

@@ -268,6 +268,7 @@ uint32_t smos_shard_run(smos_shard_t *s, int64_t max_ns)
             if (!finish_some(s, SMOS_END_CAPTURE, 0)) continue;
             s->draining = false;
             s->finish_at = 0;
+            s->finish_reported = 0;
         }
         int n = s->pending;
         s->pending = 0;
