@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 #define SMOS_ABI_MAJOR 1
-#define SMOS_ABI_MINOR 0
+#define SMOS_ABI_MINOR 1
 #define SMOS_MODULE_MAGIC 0x534d4f53u /* "SMOS" */
 
 
@@ -73,7 +73,8 @@ typedef enum smos_end_reason {
     SMOS_END_STOPPED = 5
 } smos_end_reason_t;
 
-enum { SMOS_ERR_FLOW_BUFFER = 1, SMOS_ERR_WORKER_BUFFER = 2, SMOS_ERR_WINDOW = 3, SMOS_ERR_DEPTH = 4 };
+/* SMOS_ERR_UNREAD: history that a socket had not peeked yet was given up; offset and length say which bytes. */
+enum { SMOS_ERR_FLOW_BUFFER = 1, SMOS_ERR_WORKER_BUFFER = 2, SMOS_ERR_WINDOW = 3, SMOS_ERR_DEPTH = 4, SMOS_ERR_UNREAD = 5 };
 
 enum { SMOS_LOG_DEBUG = 0, SMOS_LOG_INFO = 1, SMOS_LOG_WARNING = 2, SMOS_LOG_ERROR = 3 };
 
@@ -173,6 +174,26 @@ enum {
     SMOS_TUNNEL_MPLS = 9
 };
 
+/* ---- Sockets ----
+ *
+ * A module watches through monitoring sockets. It has one without asking, number 0: the manifest's filter and registrations. More are
+ * made with api->socket(). A socket is a template: what is registered and set on it is what a flow that its filter matches begins
+ * with. From then on the pair (socket, flow) stands for the socket of that one flow, with registrations, options and a context of its
+ * own; flow 0 in a call means the template. Flows with equal registrations and options share one interned set.
+ * A socket number is good in its own module only. */
+typedef uint32_t smos_sock_t;
+
+enum {
+    SMOS_STREAM = 1, /* flows: TCP connections, UDP and ICMP flows */
+    SMOS_RAW = 2     /* packets: PKT_IN without hook and flow, once for each packet that the filter matches */
+};
+
+/* Events of the module's own: a filter over another event. Numbers from here on, good in their own module only. */
+#define SMOS_USER_EVENT 64u
+
+/* smos_call_t.event of callbacks that no packet event causes. */
+enum { SMOS_TIMER = 254, SMOS_BURST_END = 255 };
+
 /* What a handler is called with. Valid only during the call. */
 typedef struct smos_call {
     smos_flow_t flow; /* 0 for ORPHAN */
@@ -188,9 +209,58 @@ typedef struct smos_call {
     uint8_t side;
     uint8_t hook;
     uint8_t existing; /* the flow was there before the module */
+    /* since ABI 1.1 */
+    uint32_t id;        /* of the event as registered: a smos_event, or a user-defined one */
+    smos_sock_t sock;   /* whose registration this is */
+    void *arg;          /* of the registration, the definition (filters) or the timer */
+    void *context;      /* set_context() of (sock, flow), NULL before */
 } smos_call_t;
 
 typedef void (*smos_handler_t)(void *self, const smos_call_t *call);
+
+/* Filter of a user-defined event: not 0 where the event happened. Called once per parent event and socket, with call->arg the
+ * definition's argument. It may raise() events allocated under its own. */
+typedef int (*smos_predicate_t)(void *self, const smos_call_t *call);
+
+/* Options of a socket, per side (the receiving endpoint) or SMOS_BOTH. On the template: for flows to come. */
+typedef enum smos_option {
+    SMOS_OPT_HISTORY = 1, /* delivered bytes that stay readable with peek(), default 0; a flow keeps the most that any of its sockets asks for */
+    SMOS_OPT_BUFFER = 2,  /* limit of out-of-order bytes, default the configuration's; 0: do not reassemble, deliver in-order bytes only */
+    SMOS_OPT_OVERLAP = 3, /* enum smos_overlap: which copy of overlapping out-of-order bytes counts */
+    SMOS_OPT_FRAMES = 4   /* raw sockets: 1: also frames that hold no IP packet, and the filter sees the frame */
+} smos_option_t;
+
+enum smos_overlap { SMOS_OVERLAP_FIRST = 0, SMOS_OVERLAP_LAST = 1 }; /* further numbers: docs/anomalies.md, policies */
+
+/* Bytes [start, end) of a stream; 0 is the byte after the SYN. */
+typedef struct smos_range {
+    uint64_t start, end;
+} smos_range_t;
+
+typedef struct smos_buffer_info {
+    uint32_t init_seq;        /* sequence number of offset 0 */
+    uint32_t out_of_order;    /* bytes that wait behind a hole */
+    uint64_t history_start;   /* oldest byte still readable */
+    uint64_t read;            /* this socket's cursor */
+    uint64_t next;            /* the byte expected next: history ends here */
+    uint64_t last;            /* after the highest byte buffered; next if nothing waits */
+} smos_buffer_info_t;
+
+/* Where an edit of the current packet counts its offset from. */
+enum { SMOS_FROM_FRAME = 0, SMOS_FROM_IP = 1, SMOS_FROM_L4 = 2, SMOS_FROM_PAYLOAD = 3 };
+
+/* A packet to be sent into a flow. Addresses, ports and link-layer headers are the flow's own. Zeroed members take the engine's choice. */
+typedef struct smos_injection {
+    uint8_t to;            /* SMOS_CLIENT or SMOS_SERVER: who receives it; it seems to come from the other end */
+    uint8_t tcp_flags;
+    uint8_t set_seq;       /* 1: seq and ack as given, in the numbers that the receiver knows; 0: what the emulated endpoints would send next */
+    uint8_t reserved;
+    uint16_t window;       /* as on the wire; 0: the last one that the apparent sender advertised */
+    uint16_t urgent;
+    uint32_t seq, ack;
+    const void *payload;
+    uint32_t length;
+} smos_injection_t;
 
 typedef struct smos_engine smos_engine_t; /* opaque; the worker that runs the module */
 
@@ -224,6 +294,78 @@ typedef struct smos_api {
     const char *(*param)(smos_engine_t *, void *self, const char *name);
     /* Flows alive in this worker. */
     uint64_t (*flow_count)(smos_engine_t *);
+
+    /* ---- since ABI 1.1. All return -EINVAL for a NULL or nonsense argument, -EBADF for a socket that is not this module's or was
+     * closed, -ESTALE for a flow that is over, -ENOTCONN for a flow that the socket does not watch, -EPERM outside init() and
+     * callbacks of the packet thread. last_error() says the last failure in words. ---- */
+
+    /* One line about this module's last failed call, "" before; valid until the next. */
+    const char *(*last_error)(smos_engine_t *);
+
+    /* Makes a template socket at the end of this module's chain. -ENOSPC beyond 64 sockets in all modules. */
+    int (*socket)(smos_engine_t *, int type, smos_sock_t *out);
+    /* Which flows (or packets) it watches, and for ORPHAN which orphans; pcap syntax over the innermost IP packet, NULL or "" for all. A flow
+     * is asked once, at its first packet. -EINVAL for a bad filter. */
+    int (*bind)(smos_engine_t *, smos_sock_t, const char *filter, const char *orphan_filter);
+    /* flow 0: closes the socket, now, even from its own callback; nothing of it is called any more. Else only leaves that flow. */
+    int (*close)(smos_engine_t *, smos_sock_t, smos_flow_t flow);
+
+    /* Calls `handler` at an event (smos_event or user-defined) of the template's future flows, or of one flow from its next event on. hook, side as in
+     * smos_registration; 0 is the event's default hook. The same handler registered again for the event replaces its hook, side and
+     * arg. -ENOENT for an event that is not defined, -ENOSPC beyond 64 registrations on a socket or 1,000 calls in a chain. */
+    int (*register_handler)(smos_engine_t *, smos_sock_t, smos_flow_t flow, uint32_t event, int hook, int side, smos_handler_t handler, void *arg);
+    /* Undoes it; handler NULL: every handler of that event. -ENOENT if there was none. */
+    int (*unregister_handler)(smos_engine_t *, smos_sock_t, smos_flow_t flow, uint32_t event, smos_handler_t handler);
+
+    /* A user-defined event: `parent` happened and predicate says so. `arg` (arg_size bytes, or NULL) is copied; equal definitions share one number.
+     * -ENOENT unknown parent, -ENOSPC beyond 16,384 events. */
+    int (*define_event)(smos_engine_t *, uint32_t parent, smos_predicate_t predicate, const void *arg, size_t arg_size, uint32_t *out);
+    /* An event without a predicate of its own: one of several outcomes that the predicate of `parent` (user-defined) raises. */
+    int (*alloc_event)(smos_engine_t *, uint32_t parent, uint32_t *out);
+    /* Within the predicate of the event's parent: it happened. -EPERM elsewhere. */
+    int (*raise_event)(smos_engine_t *, uint32_t event);
+    /* As many times as it was defined: the event and those under it happen no more. */
+    int (*remove_event)(smos_engine_t *, uint32_t event);
+
+    int (*set_option)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, int option, uint64_t value);
+    int (*get_option)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, int option, uint64_t *value);
+    /* Copies the next unread in-order bytes of `side` and moves this socket's cursor over them. Returns their number, 0 if there are none.
+     * Bytes that went unread (given up by the history, or never came) are stepped over and counted in *lost (may be NULL). Needs
+     * SMOS_OPT_HISTORY. */
+    int64_t (*peek)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, void *buffer, size_t length, uint64_t *lost);
+    /* Copies bytes from `offset` on, out-of-order ones too, up to the first that is absent; moves nothing. -ENODATA if the first is. */
+    int64_t (*peek_at)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, void *buffer, size_t length, uint64_t offset);
+    /* The contiguous stretches that can be read now, lowest first. Returns how many were written, at most `max`. */
+    int (*buffered)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, smos_range_t *ranges, int max);
+    int (*buffer_info)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, smos_buffer_info_t *out);
+    /* As stop(), for one socket of the module. */
+    int (*stop_socket)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side);
+
+    /* A pointer of the module's for (socket, flow), call->context from then on; NULL to begin with. On the template: of the template. */
+    int (*set_context)(smos_engine_t *, smos_sock_t, smos_flow_t flow, void *context);
+    void *(*get_context)(smos_engine_t *, smos_sock_t, smos_flow_t flow); /* NULL also on error */
+    /* The module's state_size bytes of a flow that its socket 0 watches; NULL otherwise. */
+    void *(*state)(smos_engine_t *, smos_flow_t flow);
+
+    /* Calls `handler` (call->event SMOS_TIMER, call->flow, call->arg) when packet time has come `delay_ns` further, then every period_ns if that is not 0.
+     * A flow's timers end with it. *timer (may be NULL) is for cancel_timer. -ENOSPC beyond 1,048,576 timers. */
+    int (*set_timer)(smos_engine_t *, smos_flow_t flow, int64_t delay_ns, int64_t period_ns, smos_handler_t handler, void *arg, uint64_t *timer);
+    int (*cancel_timer)(smos_engine_t *, uint64_t timer); /* -ENOENT if it is over */
+    /* Calls `handler` (call->event SMOS_BURST_END) after each burst of packets; NULL: no more. */
+    int (*at_burst_end)(smos_engine_t *, smos_handler_t handler, void *arg);
+
+    /* ---- The current packet, and new ones. Edits show in call->packet at once, for later middleboxes, streams and the port. Checksums and lengths
+     * follow. -EPERM where there is no current packet (or it was handed to its receiver already, for insert and remove), -EMSGSIZE beyond what
+     * a packet can hold, -EOPNOTSUPP for a fragment or a packet that was not captured whole. ---- */
+
+    /* Overwrites bytes in place. */
+    int (*overwrite)(smos_engine_t *, int from, uint32_t offset, const void *data, uint32_t length);
+    /* Puts bytes into the payload, or takes some out. In TCP the sequence and acknowledgement numbers, SACK blocks included, of both directions are
+     * mended for the rest of the flow's life, retransmissions of edited bytes too. At the SENDER hook only. */
+    int (*insert)(smos_engine_t *, uint32_t offset, const void *data, uint32_t length);
+    int (*remove)(smos_engine_t *, uint32_t offset, uint32_t length);
+    /* Sends a packet of our own. 0; -ENOTSUP where the port cannot send (captures without --write: counted, not sent). */
+    int (*inject)(smos_engine_t *, smos_flow_t flow, const smos_injection_t *what);
 } smos_api_t;
 
 typedef struct smos_param {
