@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _GROUPS = (
-    ("packets", ("packets", "bytes", "packets_", "port_", "bursts")),
+    ("packets", ("packets", "bytes", "packets_", "bytes_", "passed_", "port_", "bursts")),
     ("drops", ("drop_",)),
     ("protocols", ("flow_packets_", "flow_bytes_", "bad_checksum", "checksum_", "icmp_")),
     ("flows", ("flows_", "flow_limit_now")),

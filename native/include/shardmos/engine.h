@@ -36,7 +36,8 @@ typedef struct smos_config {
     uint8_t records;         /* 1: collect smos_flow_info_t of ended flows */
     uint8_t detail;          /* SMOS_DETAIL_*: per-flow work that records or someone else asked for */
     uint8_t publish;         /* SMOS_PUBLISH_*: what goes into the event queue */
-    uint8_t reserved[6];
+    uint8_t refuse;          /* SMOS_REFUSE_*: what an inline port does not pass on */
+    uint8_t reserved[5];
     int64_t timeout_syn_ns, timeout_established_ns, timeout_closed_ns, timeout_reset_ns, timeout_udp_ns, timeout_icmp_ns; /* 0 never */
     int64_t gap_ns;          /* packet time a hole may stay open while later data waits; 0 no limit */
     uint32_t gap_bytes;      /* out-of-order bytes behind a hole before it is given up; 0 no limit */
@@ -47,6 +48,7 @@ typedef struct smos_config {
 } smos_config_t;
 
 enum { SMOS_DETAIL_HISTORY = 1, SMOS_DETAIL_RTT = 2, SMOS_DETAIL_ANOMALIES = 4 };
+enum { SMOS_REFUSE_NOT_IP = 1, SMOS_REFUSE_MALFORMED = 2 /* or cut */ };
 enum { SMOS_PUBLISH_FLOWS = 1, SMOS_PUBLISH_ANOMALIES = 2, SMOS_PUBLISH_MODULES = 4, SMOS_PUBLISH_LOG = 8 };
 
 void smos_config_default(smos_config_t *config);

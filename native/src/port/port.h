@@ -1,4 +1,4 @@
-/* port.h: a source of packets (and later a sink), a burst at a time. One file per kind of port. */
+/* port.h: a source of packets, and where it is inline a sink too, a burst at a time. One file per kind of port. */
 #ifndef SMOS__PORT_H
 #define SMOS__PORT_H
 
@@ -16,20 +16,38 @@ typedef struct smos__port_stats {
     uint64_t bytes;         /* on the wire */
     uint64_t dropped;       /* lost before receive, as the source tells it (ring full) */
     uint64_t time_backward; /* timestamps earlier than the packet before */
+    /* Inline ports. What forward got is counted in exactly one of forwarded and lost_*, what send got likewise in sent and unsent. */
+    uint64_t forwarded, forwarded_bytes; /* out of the other end */
+    uint64_t sent, sent_bytes;           /* of our own */
+    uint64_t lost_full;                  /* no room to transmit */
+    uint64_t lost_refused;               /* the device would not have it: link down, gone */
+    uint64_t lost_size;                  /* larger than the other end's MTU */
+    uint64_t unsent;                     /* frames of our own, for any of these reasons */
 } smos__port_stats_t;
 
 typedef struct smos__port smos__port_t;
 
-/* A port owns the memory of the frames it delivers: they stay valid until the next receive or close. */
+/* A port owns the memory of the frames it delivers: they stay valid until the next receive or close; on an inline port until
+ * forward or drop. */
 struct smos__port {
     /* Up to `max` frames into burst. Returns their number; 0 if there is nothing now (see wait_ns); SMOS__PORT_END after the
      * last; SMOS__PORT_FAILED with `error` set (frames before the failure were delivered by earlier calls). */
     int (*receive)(smos__port_t *, smos__frame_t *burst, int max);
     void (*close)(smos__port_t *); /* frees the port */
+    /* Inline ports only, NULL elsewhere. After a burst was received each of its frames meets exactly one of forward and drop, in order,
+     * before the next receive. */
+    void (*forward)(smos__port_t *, smos__frame_t *); /* out of the other end as it stands; the port may move the descriptor instead of copying */
+    void (*drop)(smos__port_t *, smos__frame_t *);    /* back to the ring */
+    /* A frame of ours (an edited packet, an injected one) out of `end`; copied, with the offload state of `like` (NULL: none, and
+     * checksums whole). 0; -ENOBUFS or -EMSGSIZE (counted). */
+    int (*send)(smos__port_t *, int end, const uint8_t *data, uint32_t length, const smos__frame_t *like);
+    void (*flush)(smos__port_t *); /* the end of a burst: what is queued goes out */
+    int ends;                      /* 2: a pair; 0 and 1 alike: one */
     int fd;                        /* to poll() when receive gave 0; -1: none */
     int64_t wait_ns;               /* after a 0: how long until it is worth asking again (pacing); 0 unknown */
     uint64_t epoch;                /* grows by one each time a replay starts over: flows of the last round end */
-    int64_t now_ns;                /* a dealt port's clock: the latest time of the capture so far, other workers' packets included; 0 unknown */
+    int64_t now_ns;                /* the clock of a dealt port (the latest time of the capture so far, other workers' packets included)
+                                    * or of a live one whose ring is empty (the host's); 0 unknown */
     smos__port_stats_t stats;
     char error[SMOS__PORT_ERROR];  /* one line, names the file and what is wrong with it */
 };

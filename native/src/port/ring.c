@@ -16,11 +16,14 @@ enum { FRAME = 1, WRAP = 2, EPOCH = 3, CLOCK = 4 };
 
 typedef struct record {
     uint32_t bytes; /* with this header and padding, multiple of 64 */
-    uint32_t kind;
+    uint16_t kind;
+    uint8_t end;
+    uint8_t pad;
     uint64_t number; /* FRAME; EPOCH: the epoch */
     int64_t time_ns; /* FRAME, CLOCK */
     uint32_t caplen, len, flags;
     uint16_t linktype, port;
+    smos__offload_t offload;
 } record_t;
 
 #define ALIGN 64u
@@ -133,7 +136,8 @@ int smos__ring_push(smos__ring_t *ring, const smos__frame_t *frame)
 {
     uint32_t largest = SMALLEST / 2 - sizeof(record_t); /* no reader delivers more */
     record_t record = { .kind = FRAME, .number = frame->number, .time_ns = frame->time_ns, .caplen = frame->caplen < largest ? frame->caplen : largest,
-                        .len = frame->len, .flags = frame->flags, .linktype = frame->linktype, .port = frame->port };
+                        .len = frame->len, .flags = frame->flags, .linktype = frame->linktype, .port = frame->port,
+                        .end = frame->end, .offload = frame->offload };
     return push(ring, &record, frame->data);
 }
 
@@ -222,7 +226,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         if (n == 0 && p->clock_ns > port->now_ns) port->now_ns = p->clock_ns;
         if (r.kind != FRAME) continue;
         burst[n] = (smos__frame_t){ .data = data, .caplen = r.caplen, .len = r.len > r.caplen ? r.len : r.caplen, .time_ns = r.time_ns,
-                                    .number = r.number, .linktype = r.linktype, .port = r.port, .flags = r.flags };
+                                    .number = r.number, .linktype = r.linktype, .port = r.port, .flags = r.flags, .end = r.end, .offload = r.offload };
         port->stats.bytes += burst[n].len;
         port->stats.time_backward += p->packets > 0 && r.time_ns < p->last_ns;
         p->last_ns = r.time_ns;

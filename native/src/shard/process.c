@@ -238,7 +238,10 @@ static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const
     s->events.dropped = false;
     smos__events_raise_orphan(&s->events, &call, l->ip, l->ip_len, l->ip_captured);
     s->events.in_packet = false;
-    if (s->events.dropped) SMOS__COUNT(s, drop_verdict);
+    if (s->events.dropped) {
+        SMOS__COUNT(s, drop_verdict);
+        s->verdict = SMOS__DROP;
+    }
     return SMOS__C_packets_orphan;
 }
 
@@ -297,6 +300,7 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
     if (!(l->flags & SMOS__UNCHECKED)) SMOS__COUNT(s, checksum_checked);
     if (__builtin_expect(f->flags & (SMOS__FLOW_RESET | SMOS__FLOW_ENDED), 0)) {
         SMOS__COUNT(s, drop_reset_flow);
+        s->verdict = SMOS__DROP;
     } else if (__builtin_expect(l->flags & SMOS__BAD_CHECKSUM || !readable, 0)) {
         if (readable) SMOS__COUNT(s, bad_checksum);
         if (readable && s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_bad_checksum(&s->arena.cold[i].zeek, s->arena.cold[i].history, from);
@@ -310,11 +314,16 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
     } else {
         process_datagram(s, i, from, fresh);
     }
-    if (s->events.dropped) SMOS__COUNT(s, drop_verdict);
+    if (s->events.dropped) {
+        SMOS__COUNT(s, drop_verdict);
+        s->verdict = SMOS__DROP;
+    }
     s->events.in_packet = false;
     s->flow = SMOS__NO_FLOW;
     if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
-        /* A handler reset it: it ends now, and its later packets are dropped until the linger is over. */
+        /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
+        if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);
+        s->verdict = SMOS__DROP;
         f->end_reason = SMOS_END_RST;
         f->flags |= SMOS__FLOW_ENDED;
         smos__raise(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, SMOS_END_RST);
@@ -335,6 +344,19 @@ static smos__counter_t disposition_of(uint8_t result)
     case SMOS__WIRE_LINKTYPE: return SMOS__C_drop_linktype;
     default: return SMOS__C_drop_malformed;
     }
+}
+
+
+/* The frame goes no further into the shard, for a reason that is a drop_ counter. An inline port passes it on all the same unless it was told to
+ * refuse such frames: whoever bridges two networks carries what he does not understand. */
+static smos__counter_t unfollowed(smos_shard_t *s, smos__counter_t why)
+{
+    if (!s->inline_) return why;
+    bool refuse = why == SMOS__C_drop_not_ip ? s->config.refuse & SMOS_REFUSE_NOT_IP
+                : why == SMOS__C_drop_malformed || why == SMOS__C_drop_truncated ? s->config.refuse & SMOS_REFUSE_MALFORMED : false;
+    if (!refuse) return why - SMOS__C_drop_not_ip + SMOS__C_passed_not_ip;
+    s->verdict = SMOS__DROP;
+    return why;
 }
 
 
@@ -375,7 +397,8 @@ static inline bool process_plain(smos_shard_t *s, int i)
     if (frame->time_ns > s->now_ns) advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
-    s->counters[process_layer(s, frame, l, s->hashes[i], s->hints[i], true)]++;
+    smos__counter_t how = process_layer(s, frame, l, s->hashes[i], s->hints[i], true);
+    s->counters[how == SMOS__C_drop_no_memory ? unfollowed(s, how) : how]++;
     return true;
 }
 
@@ -396,7 +419,7 @@ static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__dec
         SMOS__ADD(s, bytes, frame->len);
     }
     if (filtered || (s->filter && !inner)) {
-        if (mine) SMOS__COUNT(s, drop_filtered);
+        if (mine) s->counters[unfollowed(s, SMOS__C_drop_filtered)]++;
         return;
     }
     for (uint8_t k = 0; k < layers; k++) {
@@ -411,8 +434,23 @@ static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__dec
                                           : process_layer(s, frame, l, smos__table_hash(&s->table, &l->tuple), SMOS__NO_FLOW, readable);
         if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, l);
         if (k == layers - 1 && d->result == SMOS__WIRE_OK) disposition = how;
+        if (s->verdict == SMOS__DROP) { /* what it carries was dropped with it */
+            disposition = how;
+            break;
+        }
     }
+    if (disposition >= SMOS__C_drop_not_ip && disposition <= SMOS__C_drop_no_memory) disposition = unfollowed(s, disposition);
     if (mine) s->counters[disposition]++;
+}
+
+
+/* What was said about the frame is done. Packets = what the port forwarded + what was dropped, each under its name. */
+static void settle(smos_shard_t *s, smos__frame_t *frame)
+{
+    if (s->verdict == SMOS__PASS)
+        s->port->forward(s->port, frame);
+    else
+        s->port->drop(s->port, frame);
 }
 
 
@@ -456,12 +494,15 @@ static void stage_hint(smos_shard_t *s, int i)
 void smos__process_burst(smos_shard_t *s, int n)
 {
     s->plain = s->config.workers == 1 && !s->filter;
+    s->inline_ = s->port && s->port->forward;
     for (int i = 0; i < n + 2 * PREFETCH; i++) {
         if (i < n) stage_decode(s, i);
         if (i >= PREFETCH && i - PREFETCH < n) stage_hint(s, i - PREFETCH);
         if (i >= 2 * PREFETCH) {
             int k = i - 2 * PREFETCH;
+            s->verdict = SMOS__PASS;
             if (!process_plain(s, k)) process_frame(s, &s->frames[k], &s->decoded[k % SMOS__DECODED], s->hashes[k], s->hints[k]);
+            if (s->inline_) settle(s, &s->frames[k]);
         }
     }
 }

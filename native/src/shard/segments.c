@@ -100,6 +100,14 @@ static void gather(smos_shard_t *s)
     if (s->port) {
         c[SMOS__C_port_lost] = s->port->stats.dropped;
         c[SMOS__C_port_time_backward] = s->port->stats.time_backward;
+        c[SMOS__C_packets_forwarded] = s->port->stats.forwarded;
+        c[SMOS__C_bytes_forwarded] = s->port->stats.forwarded_bytes;
+        c[SMOS__C_drop_transmit_full] = s->port->stats.lost_full;
+        c[SMOS__C_drop_transmit_refused] = s->port->stats.lost_refused;
+        c[SMOS__C_drop_transmit_size] = s->port->stats.lost_size;
+        c[SMOS__C_packets_sent] = s->port->stats.sent;
+        c[SMOS__C_bytes_sent] = s->port->stats.sent_bytes;
+        c[SMOS__C_packets_unsent] = s->port->stats.unsent;
     }
 }
 

@@ -239,6 +239,7 @@ static void end_of_burst(smos_shard_t *s)
         smos__defrag_release(s->defrag);
         smos__defrag_expire(s->defrag, s->now_ns, 16);
     }
+    if (s->port->flush) s->port->flush(s->port);
     smos__events_end_burst(&s->events);
     s->log_budget = 16;
     SMOS__COUNT(s, bursts);

@@ -31,6 +31,12 @@ typedef struct smos__region {
     size_t bytes;
 } smos__region_t;
 
+/* What becomes of a frame on an inline port. */
+typedef enum smos__verdict {
+    SMOS__PASS,     /* out of the other end as it came */
+    SMOS__DROP      /* counted by whoever said so */
+} smos__verdict_t;
+
 #define SMOS__DECODED 32 /* packets between decoding and processing, and some */
 
 struct smos_shard {
@@ -64,6 +70,8 @@ struct smos_shard {
 
     /* the packet under the hand */
     bool plain; /* one worker, no filter */
+    bool inline_; /* the port forwards: each frame is settled after its layers */
+    smos__verdict_t verdict;
     const smos__frame_t *frame;
     const smos__layer_t *layer;
     int from;

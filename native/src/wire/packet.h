@@ -14,6 +14,17 @@
 #define SMOS__MAX_LAYERS 4    /* IP packets in one frame that belong to flows; deeper ones are an anomaly */
 #define SMOS__MAX_ANOMALIES 6 /* per layer; more are only counted */
 
+/* What the host left for a device to do, in the words of virtio's network header (virtio 1.2, 5.1.6); all zero: nothing. A partial
+ * checksum covers the bytes from csum_start on and belongs csum_offset behind that; gso_size cuts a packet that is larger than the MTU. */
+typedef struct smos__offload {
+    uint8_t flags;    /* SMOS__OFFLOAD_* */
+    uint8_t gso_type; /* VIRTIO_NET_HDR_GSO_*, 0 none */
+    uint16_t hdr_len, gso_size;
+    uint16_t csum_start, csum_offset; /* bytes, from the frame's start */
+} smos__offload_t;
+
+enum { SMOS__OFFLOAD_PARTIAL = 1, SMOS__OFFLOAD_VALID = 2 }; /* VIRTIO_NET_HDR_F_NEEDS_CSUM, _DATA_VALID */
+
 /* As a port delivers it. Not owned; valid until the port's next receive. */
 typedef struct smos__frame {
     const uint8_t *data;
@@ -24,9 +35,15 @@ typedef struct smos__frame {
     uint16_t linktype; /* LINKTYPE_ value as in capture files; live Ethernet is 1 */
     uint16_t port;
     uint32_t flags;    /* SMOS__FRAME_* */
+    uint8_t end;       /* of its port: a pair has ends 0 and 1; 0 elsewhere */
+    smos__offload_t offload;
+    uint32_t token;    /* the port's own: where the frame lies */
 } smos__frame_t;
 
-enum { SMOS__FRAME_NO_CHECKSUM = 1 /* do not verify checksums (offloaded or told to ignore) */ };
+enum {
+    SMOS__FRAME_NO_CHECKSUM = 1, /* do not verify checksums (offloaded or told to ignore) */
+    SMOS__FRAME_HANDED = 2       /* came from another worker, not from a device */
+};
 
 /* RFC 9293 3.1, bit order of the header's byte 13. */
 enum {
