@@ -227,7 +227,7 @@ typedef enum smos_option {
     SMOS_OPT_HISTORY = 1, /* delivered bytes that stay readable with peek(), default 0; a flow keeps the most that any of its sockets asks for */
     SMOS_OPT_BUFFER = 2,  /* limit of out-of-order bytes, default the configuration's; 0: do not reassemble, deliver in-order bytes only */
     SMOS_OPT_OVERLAP = 3, /* enum smos_overlap: which copy of overlapping out-of-order bytes counts */
-    SMOS_OPT_FRAMES = 4   /* raw sockets: 1: also frames that hold no IP packet, and the filter sees the frame */
+    SMOS_OPT_FRAMES = 4   /* raw sockets without a filter: 1: also frames that hold no IP packet (packet->ip is NULL) */
 } smos_option_t;
 
 enum smos_overlap { SMOS_OVERLAP_FIRST = 0, SMOS_OVERLAP_LAST = 1 }; /* further numbers: docs/anomalies.md, policies */
@@ -304,18 +304,19 @@ typedef struct smos_api {
 
     /* Makes a template socket at the end of this module's chain. -ENOSPC beyond 64 sockets in all modules. */
     int (*socket)(smos_engine_t *, int type, smos_sock_t *out);
-    /* Which flows (or packets) it watches, and for ORPHAN which orphans; pcap syntax over the innermost IP packet, NULL or "" for all. A flow
-     * is asked once, at its first packet. -EINVAL for a bad filter. */
+    /* Which flows (or packets) it watches; pcap syntax over the innermost IP packet, NULL or "" for all. A flow is asked once, at its first
+     * packet. For ORPHAN another filter may count: NULL the same, "" none. -EINVAL for a bad filter. */
     int (*bind)(smos_engine_t *, smos_sock_t, const char *filter, const char *orphan_filter);
-    /* flow 0: closes the socket, now, even from its own callback; nothing of it is called any more. Else only leaves that flow. */
+    /* flow 0: closes the socket, now, even from its own callback; nothing of it is called any more. The module's own socket 0 goes with the
+     * module: -EPERM. Else only leaves that flow. */
     int (*close)(smos_engine_t *, smos_sock_t, smos_flow_t flow);
 
     /* Calls `handler` at an event (smos_event or user-defined) of the template's future flows, or of one flow from its next event on. hook, side as in
-     * smos_registration; 0 is the event's default hook. The same handler registered again for the event replaces its hook, side and
-     * arg. -ENOENT for an event that is not defined, -ENOSPC beyond 64 registrations on a socket or 1,000 calls in a chain. */
+     * smos_registration; 0 is the event's default hook. Handlers of one event are called in the order of their registration; registering the
+     * very same again changes nothing. -ENOENT for an event that is not defined, -ENOSPC beyond 64 registrations on a socket or 1,000 calls in a chain. */
     int (*register_handler)(smos_engine_t *, smos_sock_t, smos_flow_t flow, uint32_t event, int hook, int side, smos_handler_t handler, void *arg);
-    /* Undoes it; handler NULL: every handler of that event. -ENOENT if there was none. */
-    int (*unregister_handler)(smos_engine_t *, smos_sock_t, smos_flow_t flow, uint32_t event, smos_handler_t handler);
+    /* Undoes it, at every hook and side; handler NULL: every handler of that event, whatever its arg. -ENOENT if there was none. */
+    int (*unregister_handler)(smos_engine_t *, smos_sock_t, smos_flow_t flow, uint32_t event, smos_handler_t handler, void *arg);
 
     /* A user-defined event: `parent` happened and predicate says so. `arg` (arg_size bytes, or NULL) is copied; equal definitions share one number.
      * -ENOENT unknown parent, -ENOSPC beyond 16,384 events. */
@@ -344,7 +345,7 @@ typedef struct smos_api {
     /* A pointer of the module's for (socket, flow), call->context from then on; NULL to begin with. On the template: of the template. */
     int (*set_context)(smos_engine_t *, smos_sock_t, smos_flow_t flow, void *context);
     void *(*get_context)(smos_engine_t *, smos_sock_t, smos_flow_t flow); /* NULL also on error */
-    /* The module's state_size bytes of a flow that its socket 0 watches; NULL otherwise. */
+    /* The module's state_size bytes of a flow that one of its sockets watches; NULL otherwise. */
     void *(*state)(smos_engine_t *, smos_flow_t flow);
 
     /* Calls `handler` (call->event SMOS_TIMER, call->flow, call->arg) when packet time has come `delay_ns` further, then every period_ns if that is not 0.

@@ -9,12 +9,6 @@
 
 #define MAX_STATE 4096
 
-static const uint8_t DEFAULT_HOOKS[SMOS_EVENT_COUNT] = {
-    [SMOS_PKT_IN] = SMOS_SENDER, [SMOS_CONN_START] = SMOS_SENDER, [SMOS_CONN_SETUP] = SMOS_RECEIVER,
-    [SMOS_REXMIT] = SMOS_RECEIVER, [SMOS_STATE_CHANGE] = SMOS_SENDER | SMOS_RECEIVER,
-};
-
-
 static bool valid_name(const char *name)
 {
     size_t n = name ? strnlen(name, 64) : 0;
@@ -25,34 +19,20 @@ static bool valid_name(const char *name)
 }
 
 
-/* Sorts the registrations by event into box->handlers; chain order within one event is the manifest's. */
 static int take_registrations(smos_box_t *box, const smos_registration_t *regs, char *error)
 {
-    int used = 0;
-    for (int event = 0; event < SMOS_EVENT_COUNT; event++) {
-        box->first[event] = (uint8_t)used;
-        for (int i = 0; regs && regs[i].event != SMOS_EVENT_COUNT; i++) {
-            const smos_registration_t *r = &regs[i];
-            if (i >= SMOS__MAX_HANDLERS) return snprintf(error, SMOS_ERROR_SIZE, "module %s registers more than %d handlers", box->name, SMOS__MAX_HANDLERS), -EINVAL;
-            if (r->event > SMOS_EVENT_COUNT) return snprintf(error, SMOS_ERROR_SIZE, "module %s registers for event %d, which this engine does not know", box->name, r->event), -EINVAL;
-            if (!r->handler) return snprintf(error, SMOS_ERROR_SIZE, "module %s registers no handler for event %d", box->name, r->event), -EINVAL;
-            if (r->side > SMOS_BOTH || r->hook > (SMOS_SENDER | SMOS_RECEIVER))
-                return snprintf(error, SMOS_ERROR_SIZE, "module %s registers for event %d with an unknown side or hook", box->name, r->event), -EINVAL;
-            if (r->hook && !DEFAULT_HOOKS[r->event])
-                return snprintf(error, SMOS_ERROR_SIZE, "module %s registers for event %d at a hook, but that event has none", box->name, r->event), -EINVAL;
-            if (r->event != event) continue;
-            uint8_t hooks = r->hook ? r->hook : DEFAULT_HOOKS[event];
-            uint8_t sides = r->side == SMOS_BOTH ? 3 : (uint8_t)(1 << r->side);
-            box->handlers[used++] = (smos__handler_t){r->handler, hooks, sides};
-            for (int side = 0; side < 2; side++) {
-                if (!(sides & 1 << side)) continue;
-                if (!hooks) box->mask[0][side] |= SMOS_BIT(event);
-                if (hooks & SMOS_SENDER) box->mask[SMOS_SENDER][side] |= SMOS_BIT(event);
-                if (hooks & SMOS_RECEIVER) box->mask[SMOS_RECEIVER][side] |= SMOS_BIT(event);
-            }
-        }
+    for (int i = 0; regs && regs[i].event != SMOS_EVENT_COUNT; i++) {
+        const smos_registration_t *r = &regs[i];
+        if (i >= SMOS__MAX_HANDLERS) return snprintf(error, SMOS_ERROR_SIZE, "module %s registers more than %d handlers", box->name, SMOS__MAX_HANDLERS), -EINVAL;
+        if (r->event > SMOS_EVENT_COUNT) return snprintf(error, SMOS_ERROR_SIZE, "module %s registers for event %d, which this engine does not know", box->name, r->event), -EINVAL;
+        if (!r->handler) return snprintf(error, SMOS_ERROR_SIZE, "module %s registers no handler for event %d", box->name, r->event), -EINVAL;
+        if (r->side > SMOS_BOTH || r->hook > (SMOS_SENDER | SMOS_RECEIVER))
+            return snprintf(error, SMOS_ERROR_SIZE, "module %s registers for event %d with an unknown side or hook", box->name, r->event), -EINVAL;
+        if (r->hook && !smos__default_hooks(r->event))
+            return snprintf(error, SMOS_ERROR_SIZE, "module %s registers for event %d at a hook, but that event has none", box->name, r->event), -EINVAL;
+        int status = smos__wants_add(&box->sockets[0]->wants, box, r->event, r->hook, r->side, r->handler, NULL);
+        if (status) return snprintf(error, SMOS_ERROR_SIZE, "module %s: its handler of event %d cannot be registered: %s", box->name, r->event, strerror(-status)), -EINVAL;
     }
-    box->first[SMOS_EVENT_COUNT] = (uint8_t)used;
     return 0;
 }
 
@@ -70,14 +50,17 @@ smos_box_t *smos__box_make(const smos_module_t *m, const char *version, uint32_t
     memcpy(box->stats.name, box->name, sizeof box->name);
     memcpy(box->stats.version, box->version, sizeof box->version);
     box->module.name = box->name;
+    box->capacity = capacity;
+    if (!smos__socket_make(box, SMOS_STREAM)) {
+        snprintf(error, SMOS_ERROR_SIZE, "module %s: out of memory", m->name);
+        return smos__box_destroy(box), NULL;
+    }
     if (take_registrations(box, m->registrations, error) < 0) return smos__box_destroy(box), NULL;
-    if (m->filter && m->filter[0]) {
-        char why[256];
-        box->filter = smos__filter_compile(m->filter, why, sizeof why);
-        if (!box->filter) {
-            snprintf(error, SMOS_ERROR_SIZE, "module %s: bad filter \"%.120s\": %s", box->name, m->filter, why);
-            return smos__box_destroy(box), NULL;
-        }
+    char why[256] = "";
+    int status = smos__socket_filter(box->sockets[0], m->filter, NULL, why, sizeof why);
+    if (status) {
+        snprintf(error, SMOS_ERROR_SIZE, "module %s: bad filter \"%.120s\": %s", box->name, m->filter ? m->filter : "", status == -EINVAL ? why : strerror(-status));
+        return smos__box_destroy(box), NULL;
     }
     if (m->state_size) {
         /* Reserved by slot and touched when a flow joins: no allocation per flow. */
@@ -96,7 +79,8 @@ smos_box_t *smos__box_make(const smos_module_t *m, const char *version, uint32_t
 
 void smos__box_destroy(smos_box_t *box)
 {
-    smos__filter_free(box->filter);
+    for (int i = 0; i < SMOS_MAX_MODULES; i++) smos__socket_free(box->sockets[i]);
+    smos__definitions_free(box);
     if (box->state) munmap(box->state, box->state_bytes);
     for (int i = 0; i < box->param_count; i++) {
         free(box->param_names[i]);

@@ -53,7 +53,7 @@ static int api_stop(smos_engine_t *engine, smos_flow_t flow, int side)
     uint32_t i = smos__flow_find(&s->arena, flow);
     if (i == SMOS__NO_FLOW) return -ESTALE;
     if (!s->events.current) return -EINVAL;
-    return smos__events_stop(&s->events, i, s->events.current, side);
+    return smos__events_stop(&s->events, i, s->events.current, NULL, side);
 }
 
 

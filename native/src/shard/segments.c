@@ -123,9 +123,9 @@ void smos__stats_publish(smos_shard_t *s)
     memcpy((uint8_t *)h + h->counters_offset, s->counters, sizeof s->counters);
     smos_stats_module_t *modules = (smos_stats_module_t *)((uint8_t *)h + h->modules_offset);
     for (int i = 0; i < SMOS_MAX_MODULES; i++) {
-        const smos_box_t *box = s->events.slots[i].box;
-        if (box)
-            modules[i] = box->stats;
+        const smos__socket_t *socket = s->events.sockets[i];
+        if (socket && socket == socket->box->sockets[0])
+            modules[i] = socket->box->stats;
         else if (modules[i].name[0])
             memset(&modules[i], 0, sizeof modules[i]);
     }

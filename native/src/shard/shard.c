@@ -115,6 +115,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
         return NULL;
     }
     s->events.crumb = s->crumb;
+    s->events.records = s->collect;
     smos__stats_publish(s);
     return s;
 }
@@ -126,8 +127,14 @@ void smos_shard_destroy(smos_shard_t *s)
     if (s->port) s->port->close(s->port);
     smos__region_unmap(&s->ring_region);
     smos__filter_free(s->filter);
-    for (int i = 0; i < SMOS_MAX_MODULES; i++)
-        if (s->events.slots[i].box) smos_box_free(s->events.slots[i].box);
+    for (int i = 0; i < SMOS_MAX_MODULES; i++) {
+        const smos__socket_t *socket = s->events.sockets[i];
+        if (!socket || socket->box->sockets[0] != socket) continue;
+        smos_box_t *box = socket->box;
+        for (int k = 0; k < SMOS_MAX_MODULES; k++)
+            if (s->events.sockets[k] && s->events.sockets[k]->box == box) s->events.sockets[k] = NULL;
+        smos_box_free(box);
+    }
     smos__events_free(&s->events);
     smos__outbox_free(&s->outbox);
     free(s->records);
@@ -239,8 +246,8 @@ static void end_of_burst(smos_shard_t *s)
         smos__defrag_release(s->defrag);
         smos__defrag_expire(s->defrag, s->now_ns, 16);
     }
+    smos__events_end_burst(&s->events, s->now_ns);
     if (s->port->flush) s->port->flush(s->port);
-    smos__events_end_burst(&s->events);
     s->log_budget = 16;
     SMOS__COUNT(s, bursts);
     s->stats->heartbeat++;
@@ -251,7 +258,7 @@ static void end_of_burst(smos_shard_t *s)
 
 static uint32_t back(smos_shard_t *s, uint32_t bits)
 {
-    smos__events_end_burst(&s->events);
+    smos__events_end_burst(&s->events, s->now_ns);
     smos__stats_publish(s);
     return bits;
 }
@@ -338,6 +345,7 @@ void smos_shard_set_publish(smos_shard_t *s, uint32_t publish)
 {
     s->config.publish = (uint8_t)publish;
     s->collect = s->config.records || publish & SMOS_PUBLISH_FLOWS;
+    s->events.records = s->collect;
     if (!s->collect) s->record_count = 0;
 }
 

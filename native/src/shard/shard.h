@@ -111,7 +111,7 @@ static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t even
 {
     s->counters[SMOS__C_event_pkt_in + event]++;
     const smos__flow_t *f = &s->arena.hot[flow];
-    if (f->set && s->events.sets[f->set].any & SMOS_BIT(event)) smos__raise_wanted(s, flow, event, side, hook, data, length, offset, detail);
+    if (f->set && s->events.sets.set[f->set].any & SMOS_BIT(event)) smos__raise_wanted(s, flow, event, side, hook, data, length, offset, detail);
 }
 
 /* flows.c */

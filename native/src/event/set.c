@@ -1,0 +1,352 @@
+/* See set.h. */
+#include "event/set.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define SETS_BYTES ((size_t)SMOS__MAX_SETS * sizeof(smos__set_t))
+#define CHAINS 4096
+#define KEPT_MAX 256 /* sets without flows */
+
+
+static uint32_t hash_bytes(uint32_t h, const void *data, size_t length)
+{
+    const uint64_t *p = data; /* everything hashed is made of whole, aligned words */
+    uint64_t x = h ^ 0x9e3779b97f4a7c15u;
+    for (size_t i = 0; i < length / 8; i++) {
+        x = (x ^ p[i]) * 0xff51afd7ed558ccdu;
+        x ^= x >> 32;
+    }
+    return (uint32_t)x;
+}
+
+
+int smos__sets_init(smos__sets_t *s)
+{
+    memset(s, 0, sizeof *s);
+    s->set = mmap(NULL, SETS_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (s->set == MAP_FAILED) return s->set = NULL, -ENOMEM;
+    for (int i = 0; i < CHAINS; i++) s->chain[i] = SMOS__NO_SET;
+    smos__set_t *empty = &s->set[0];
+    empty->refs = 1;
+    empty->next = SMOS__NO_SET;
+    for (int side = 0; side < 2; side++) {
+        empty->options.buffer[side] = SMOS__DEFAULT;
+        empty->options.overlap[side] = SMOS__DEFAULT_POLICY;
+    }
+    s->used = 1;
+    s->free = SMOS__NO_SET;
+    return 0;
+}
+
+
+void smos__sets_free(smos__sets_t *s)
+{
+    if (!s->set) return;
+    for (uint32_t i = 1; i < s->used; i++) free(s->set[i].members);
+    for (int i = 0; i < CHAINS; i++) {
+        for (smos__plan_t *p = s->plans[i], *next; p; p = next) {
+            next = p->next;
+            free(p);
+        }
+    }
+    munmap(s->set, SETS_BYTES);
+    s->set = NULL;
+}
+
+
+/* ---- plans ---- */
+
+static size_t wants_bytes(const smos__wants_t *w) { return offsetof(smos__wants_t, entry) + w->count * sizeof w->entry[0]; }
+
+
+smos__plan_t *smos__plan_intern(smos__sets_t *s, const smos__wants_t *w)
+{
+    size_t bytes = wants_bytes(w);
+    uint32_t hash = hash_bytes(1, w, bytes);
+    smos__plan_t **chain = &s->plans[hash % CHAINS];
+    for (smos__plan_t *p = *chain; p; p = p->next) {
+        if (p->hash != hash || p->wants.count != w->count || memcmp(&p->wants, w, bytes) != 0) continue;
+        p->refs++;
+        return p;
+    }
+    if (s->plan_count == SMOS__MAX_PLANS) return NULL;
+    smos__plan_t *p = malloc(sizeof *p);
+    if (!p) return NULL;
+    p->next = *chain;
+    p->refs = 1;
+    p->hash = hash;
+    p->wants = *w;
+    *chain = p;
+    s->plan_count++;
+    return p;
+}
+
+
+void smos__plan_hold(smos__plan_t *p) { p->refs++; }
+
+
+void smos__plan_release(smos__sets_t *s, smos__plan_t *p)
+{
+    if (!p || --p->refs) return;
+    smos__plan_t **link = &s->plans[p->hash % CHAINS];
+    while (*link != p) link = &(*link)->next;
+    *link = p->next;
+    s->plan_count--;
+    free(p);
+}
+
+
+/* ---- laying out the calls ---- */
+
+typedef struct layout {
+    smos__route_t route[SMOS__MAX_ROUTES];
+    smos__segment_t segment[SMOS_MAX_MODULES * SMOS_EVENT_COUNT];
+    int routes, segments;
+    bool overflow;
+    const smos__member_t *member;
+    smos__socket_t *socket;
+    uint32_t needed[SMOS__MAX_HANDLERS * 16]; /* user-defined events with a registration under them, ascending */
+    int needed_count;
+} layout_t;
+
+
+static void need(layout_t *l, uint32_t event)
+{
+    int at = 0;
+    while (at < l->needed_count && l->needed[at] < event) at++;
+    if (at < l->needed_count && l->needed[at] == event) return;
+    if (l->needed_count == (int)(sizeof l->needed / sizeof *l->needed)) {
+        l->overflow = true;
+        return;
+    }
+    memmove(&l->needed[at + 1], &l->needed[at], (size_t)(l->needed_count - at) * sizeof l->needed[0]);
+    l->needed[at] = event;
+    l->needed_count++;
+}
+
+
+static void collect_needed(layout_t *l)
+{
+    const smos_box_t *box = l->socket->box;
+    const smos__wants_t *w = &l->member->plan->wants;
+    l->needed_count = 0;
+    for (uint64_t i = 0; i < w->count; i++)
+        for (uint32_t event = w->entry[i].event; event >= SMOS_USER_EVENT; event = box->definitions[event - SMOS_USER_EVENT].parent) need(l, event);
+}
+
+
+static smos__route_t *next_route(layout_t *l)
+{
+    if (l->routes == SMOS__MAX_ROUTES) {
+        l->overflow = true;
+        return NULL;
+    }
+    return &l->route[l->routes++];
+}
+
+
+static void lay_calls(layout_t *l, uint32_t event, uint32_t root, int depth)
+{
+    const smos__wants_t *w = &l->member->plan->wants;
+    for (uint64_t i = 0; i < w->count; i++) {
+        const smos__entry_t *e = &w->entry[i];
+        if (e->event != event) continue;
+        uint8_t sides = root == SMOS_CONN_END ? e->sides : e->sides & l->member->sides;
+        if (!sides) continue;
+        smos__route_t *r = next_route(l);
+        if (!r) return;
+        *r = (smos__route_t){{.handler = e->call}, e->arg, l->socket, event, 0, SMOS__CALL, e->hooks, sides, (uint8_t)(depth < 255 ? depth : 255), l->member->slot};
+    }
+}
+
+
+/* The user-defined events under `parent`, each before what is registered on it, in the order of their definition. */
+static void lay_defined(layout_t *l, uint32_t parent, uint32_t root, int depth)
+{
+    for (int i = 0; i < l->needed_count && !l->overflow; i++) {
+        uint32_t id = l->needed[i];
+        const smos__definition_t *d = &l->socket->box->definitions[id - SMOS_USER_EVENT];
+        if (d->parent != parent) continue;
+        int at = l->routes;
+        smos__route_t *r = next_route(l);
+        if (!r) return;
+        *r = (smos__route_t){{.predicate = d->predicate}, d->arg, l->socket, id, 0, d->predicate ? SMOS__PREDICATE : SMOS__RAISED, 0, 0, (uint8_t)(depth < 255 ? depth : 255), l->member->slot};
+        lay_calls(l, id, root, depth + 1);
+        lay_defined(l, id, root, depth + 1);
+        r->skip = (uint16_t)(l->routes - at - 1);
+        if (!r->skip) l->routes = at; /* only for a side that is not monitored */
+        for (int k = at + 1; k < l->routes; k++) {
+            r->hooks |= l->route[k].hooks;
+            r->sides |= l->route[k].sides;
+        }
+    }
+}
+
+
+static void note_mask(smos__set_t *s, uint32_t event, const smos__route_t *r)
+{
+    for (int side = 0; side < 2; side++) {
+        if (!(r->sides & 1 << side)) continue;
+        if (!r->hooks) s->mask[0][side] |= SMOS_BIT(event);
+        if (r->hooks & SMOS_SENDER) s->mask[SMOS_SENDER][side] |= SMOS_BIT(event);
+        if (r->hooks & SMOS_RECEIVER) s->mask[SMOS_RECEIVER][side] |= SMOS_BIT(event);
+    }
+}
+
+
+static void lay(layout_t *l, smos__set_t *s, smos__socket_t *const *sockets, const smos__member_t *members, int count)
+{
+    for (uint32_t event = 0; event < SMOS_EVENT_COUNT; event++) {
+        s->first[event] = (uint16_t)l->routes;
+        s->segment[event] = (uint16_t)l->segments;
+        for (int m = 0; m < count && !l->overflow; m++) {
+            int begin = l->routes;
+            l->member = &members[m];
+            l->socket = sockets[members[m].slot];
+            collect_needed(l);
+            lay_calls(l, event, event, 0);
+            if (l->needed_count) lay_defined(l, event, event, 0);
+            if (l->routes > begin) l->segment[l->segments++] = (smos__segment_t){(uint16_t)begin, (uint16_t)l->routes};
+        }
+        for (int i = s->first[event]; i < l->routes; i += 1 + l->route[i].skip) note_mask(s, event, &l->route[i]);
+    }
+    s->first[SMOS_EVENT_COUNT] = (uint16_t)l->routes;
+    s->segment[SMOS_EVENT_COUNT] = (uint16_t)l->segments;
+}
+
+
+static bool wants_bytes_of(const smos__member_t *m, const smos_box_t *box, int side)
+{
+    const smos__wants_t *w = &m->plan->wants;
+    if (w->options.history[side]) return true;
+    for (uint64_t i = 0; i < w->count; i++) {
+        uint32_t root = w->entry[i].event < SMOS_USER_EVENT ? w->entry[i].event : box->definitions[w->entry[i].event - SMOS_USER_EVENT].root;
+        if ((root == SMOS_NEW_DATA || root == SMOS_GAP) && w->entry[i].sides & 1 << side) return true;
+    }
+    return false;
+}
+
+
+/* A flow keeps the most that any socket asks for; the last socket with an opinion has the overlap policy. */
+static void join_options(smos__set_t *s, smos__socket_t *const *sockets)
+{
+    smos__stream_options_t *o = &s->options;
+    for (int side = 0; side < 2; side++) {
+        bool bounded = false, configured = false;
+        uint32_t most = 0;
+        o->overlap[side] = SMOS__DEFAULT_POLICY;
+        for (int i = 0; i < s->count; i++) {
+            const smos__stream_options_t *m = &s->members[i].plan->wants.options;
+            if (!(s->members[i].sides & 1 << side)) continue;
+            if (m->history[side] > o->history[side]) o->history[side] = m->history[side];
+            if (m->overlap[side] != SMOS__DEFAULT_POLICY) o->overlap[side] = m->overlap[side];
+            if (m->buffer[side] != SMOS__DEFAULT) {
+                bounded = true;
+                if (m->buffer[side] > most) most = m->buffer[side];
+            } else if (wants_bytes_of(&s->members[i], sockets[s->members[i].slot]->box, side)) {
+                configured = true;
+            }
+        }
+        o->buffer[side] = bounded && !configured ? most : SMOS__DEFAULT;
+    }
+}
+
+
+/* ---- sets ---- */
+
+static void forget(smos__sets_t *s, uint16_t index)
+{
+    smos__set_t *set = &s->set[index];
+    uint16_t *link = &s->chain[set->hash % CHAINS];
+    while (*link != index) link = &s->set[*link].next;
+    *link = set->next;
+    for (int i = 0; i < set->count; i++) smos__plan_release(s, set->members[i].plan);
+    free(set->members);
+    set->members = NULL;
+    set->next = s->free;
+    s->free = index;
+}
+
+
+void smos__sets_forget(smos__sets_t *s)
+{
+    for (uint32_t i = 1; i < s->used; i++)
+        if (s->set[i].members && !s->set[i].refs) forget(s, (uint16_t)i);
+    s->kept = 0;
+}
+
+
+static int lay_set(smos__set_t *set, smos__socket_t *const *sockets, const smos__member_t *members, int count)
+{
+    layout_t *l = malloc(sizeof *l);
+    if (!l) return -ENOMEM;
+    l->routes = l->segments = l->needed_count = 0;
+    l->overflow = false;
+    lay(l, set, sockets, members, count);
+    if (l->overflow) return free(l), -ENOSPC;
+    size_t member_bytes = (size_t)count * sizeof *members, route_bytes = (size_t)l->routes * sizeof *l->route, segment_bytes = (size_t)l->segments * sizeof *l->segment;
+    uint8_t *memory = malloc(member_bytes + route_bytes + segment_bytes);
+    if (!memory) return free(l), -ENOMEM;
+    set->members = (smos__member_t *)(void *)memory;
+    set->routes = (smos__route_t *)(void *)(memory + member_bytes);
+    set->segments = (smos__segment_t *)(void *)(memory + member_bytes + route_bytes);
+    memcpy(set->members, members, member_bytes);
+    memcpy(set->routes, l->route, route_bytes);
+    memcpy(set->segments, l->segment, segment_bytes);
+    set->route_count = (uint16_t)l->routes;
+    free(l);
+    return 0;
+}
+
+
+static int make_set(smos__sets_t *s, uint32_t hash, smos__socket_t *const *sockets, uint16_t epoch, const smos__member_t *members, int count, uint16_t *out)
+{
+    if (s->free == SMOS__NO_SET && s->used == SMOS__MAX_SETS && s->kept) smos__sets_forget(s);
+    if (s->free == SMOS__NO_SET && s->used == SMOS__MAX_SETS) return -ENOSPC;
+    smos__set_t made = {.refs = 1, .hash = hash, .epoch = epoch, .count = (uint8_t)count};
+    int status = lay_set(&made, sockets, members, count);
+    if (status) return status;
+    for (int i = 0; i < 6; i++) made.any |= made.mask[i / 2][i % 2];
+    join_options(&made, sockets);
+    made.stream = (made.mask[0][0] | made.mask[0][1]) & (SMOS_BIT(SMOS_NEW_DATA) | SMOS_BIT(SMOS_GAP)) || made.options.history[0] || made.options.history[1];
+    for (int i = 0; i < count; i++) smos__plan_hold(members[i].plan);
+    uint16_t index = s->free;
+    if (index != SMOS__NO_SET)
+        s->free = s->set[index].next;
+    else
+        index = (uint16_t)s->used++;
+    made.next = s->chain[hash % CHAINS];
+    s->set[index] = made;
+    s->chain[hash % CHAINS] = index;
+    *out = index;
+    return 0;
+}
+
+
+int smos__set_intern(smos__sets_t *s, smos__socket_t *const *sockets, uint16_t epoch, const smos__member_t *members, int count, uint16_t *out)
+{
+    if (!count) {
+        s->set[0].refs++;
+        *out = 0;
+        return 0;
+    }
+    uint32_t hash = hash_bytes(epoch, members, (size_t)count * sizeof *members);
+    for (uint16_t i = s->chain[hash % CHAINS]; i != SMOS__NO_SET; i = s->set[i].next) {
+        smos__set_t *set = &s->set[i];
+        if (set->hash != hash || set->epoch != epoch || set->count != count || memcmp(set->members, members, (size_t)count * sizeof *members) != 0) continue;
+        if (!set->refs++) s->kept--;
+        *out = i;
+        return 0;
+    }
+    return make_set(s, hash, sockets, epoch, members, count, out);
+}
+
+
+void smos__set_release(smos__sets_t *s, uint16_t index)
+{
+    if (--s->set[index].refs || !index) return;
+    if (++s->kept > KEPT_MAX) smos__sets_forget(s);
+}

@@ -1,0 +1,95 @@
+/* set.h: interned, immutable lists of what to call. A *plan* is what one socket wants of a flow; a *set* is the plans of all sockets
+ * that watch it, in chain order, laid out as the calls of each event. Flows with equal registrations share one set, so registering the
+ * same on a million flows costs one set, and an event's dispatch is a walk over an array.
+ */
+#ifndef SMOS__SET_H
+#define SMOS__SET_H
+
+#include "event/box.h"
+
+#define SMOS__MAX_SETS 65535
+#define SMOS__MAX_PLANS 65536
+#define SMOS__MAX_ROUTES 1000 /* calls of one set, predicates of user-defined events included */
+#define SMOS__NO_SET UINT16_MAX
+
+typedef struct smos__plan {
+    struct smos__plan *next; /* in its hash chain */
+    uint32_t refs;
+    uint32_t hash;
+    smos__wants_t wants;
+} smos__plan_t;
+
+typedef struct smos__member {
+    uint8_t slot;
+    uint8_t sides; /* bit per side still monitored */
+    uint16_t incarnation; /* of the slot: a removed socket's members are dropped at the next refresh */
+    uint32_t reserved;
+    smos__plan_t *plan; /* held by the set */
+} smos__member_t;
+
+typedef enum smos__route_kind { SMOS__CALL, SMOS__PREDICATE, SMOS__RAISED } smos__route_kind_t;
+
+/* One step of an event's walk: a handler, or a user-defined event whose own steps follow and are skipped where it did not happen. */
+typedef struct smos__route {
+    union {
+        smos_handler_t handler;
+        smos_predicate_t predicate;
+    } call;
+    void *arg;
+    smos__socket_t *socket;
+    uint32_t id;    /* event */
+    uint16_t skip;  /* steps under it */
+    uint8_t kind;
+    uint8_t hooks;  /* of what is under it, too */
+    uint8_t sides;
+    uint8_t depth;  /* 0: right under the built-in event; stops at 255 */
+    uint8_t slot;
+} smos__route_t;
+
+typedef struct smos__segment {
+    uint16_t begin, end; /* one socket's routes of one event */
+} smos__segment_t;
+
+typedef struct smos__set {
+    uint32_t refs;
+    uint32_t hash;
+    uint16_t next; /* in its hash chain or the free list */
+    uint16_t epoch;
+    uint8_t count;
+    bool stream;   /* somebody wants bytes */
+    uint16_t route_count;
+    uint32_t any;  /* built-in events wanted at any hook and side */
+    uint32_t mask[3][2];
+    smos__stream_options_t options; /* of all members together */
+    uint16_t first[SMOS_EVENT_COUNT + 1];   /* routes of event i: first[i] to first[i + 1], in chain order */
+    uint16_t segment[SMOS_EVENT_COUNT + 1]; /* its segments */
+    smos__member_t *members; /* one allocation: members, routes, segments */
+    smos__route_t *routes;
+    smos__segment_t *segments;
+} smos__set_t;
+
+typedef struct smos__sets {
+    smos__set_t *set;    /* reserved for SMOS__MAX_SETS; set 0 is the empty one */
+    uint32_t used;
+    uint32_t kept;       /* without flows, kept in case the same is wanted again */
+    uint16_t free;
+    uint16_t chain[4096];
+    smos__plan_t *plans[4096];
+    uint32_t plan_count;
+} smos__sets_t;
+
+int smos__sets_init(smos__sets_t *); /* 0, -ENOMEM */
+void smos__sets_free(smos__sets_t *);
+
+/* The plan of these wants, held for the caller; NULL: out of memory or SMOS__MAX_PLANS. */
+smos__plan_t *smos__plan_intern(smos__sets_t *, const smos__wants_t *);
+void smos__plan_hold(smos__plan_t *);
+void smos__plan_release(smos__sets_t *, smos__plan_t *);
+
+/* The set of these members (socket of slot i: `sockets[i]`), held for the caller. -ENOSPC beyond SMOS__MAX_SETS or SMOS__MAX_ROUTES, -ENOMEM. */
+int smos__set_intern(smos__sets_t *, smos__socket_t *const *sockets, uint16_t epoch, const smos__member_t *, int count, uint16_t *out);
+void smos__set_release(smos__sets_t *, uint16_t set);
+/* Sets that no flow has are forgotten. */
+void smos__sets_forget(smos__sets_t *);
+
+#endif
