@@ -5,10 +5,23 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __x86_64__
+#define SMOS__SUM_WIDE 256 /* bytes from which on the wide loop pays */
+/* Of n / 64 * 64 bytes; n is at most 2^31. Only where the processor has AVX2. */
+uint64_t smos__sum_avx2(const uint8_t *p, uint32_t n);
+#endif
+
 /* Ones' complement sum of `n` bytes in memory order, as 64 bits still to be folded. */
 static inline __attribute__((always_inline)) uint64_t smos__sum64(const uint8_t *p, uint32_t n, uint64_t sum)
 {
 #ifdef __x86_64__
+    if (n >= SMOS__SUM_WIDE && __builtin_cpu_supports("avx2")) {
+        uint64_t wide = smos__sum_avx2(p, n);
+        sum += wide;
+        sum += sum < wide;
+        p += n & ~63u;
+        n &= 63;
+    }
     for (; n >= 64; n -= 64, p += 64)
         __asm__("addq (%1), %0\n\tadcq 8(%1), %0\n\tadcq 16(%1), %0\n\tadcq 24(%1), %0\n\tadcq 32(%1), %0\n\tadcq 40(%1), %0\n\t"
                 "adcq 48(%1), %0\n\tadcq 56(%1), %0\n\tadcq $0, %0"
