@@ -1,27 +1,63 @@
 #include "flow/table.h"
 
+#include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
-/* Seven tenths full at capacity: with that, and the bound on probes, no flow is refused before the arena is full (simulated for 10^6). */
-uint32_t smos__table_buckets(uint32_t capacity)
+
+#define FIRST_BUCKETS 1024 /* at least 2 * SMOS__MAX_PROBES: what a split moves never lands where it is still looking */
+#define FULL 2             /* entries per bucket at which the table grows: one that was not split yet holds twice as many as one that was */
+
+
+/* A power of two, so that in the end all are split: from 2 to 4 entries a bucket at capacity. With that, and the bound on probes, no flow is
+ * refused before the arena is full. */
+static uint32_t most_buckets(uint32_t capacity)
 {
-    uint64_t n = (uint64_t)capacity * 10 / (SMOS__BUCKET_ENTRIES * 7) + 64;
-    return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
+    uint32_t n = FIRST_BUCKETS;
+    while (n < capacity / 4 && n < 1u << 30) n *= 2;
+    return n;
 }
 
 
-static smos__bucket_t *next_bucket(const smos__table_t *t, smos__bucket_t *b)
+size_t smos__table_bytes(uint32_t capacity)
 {
-    return b + 1 == t->buckets + t->count ? t->buckets : b + 1;
+    return ((size_t)most_buckets(capacity) + SMOS__MAX_PROBES) * sizeof(smos__bucket_t);
+}
+
+
+void smos__table_init(smos__table_t *t, void *memory, uint32_t capacity)
+{
+    t->buckets = memory;
+    t->max = most_buckets(capacity);
+    t->count = FIRST_BUCKETS;
+    t->mask = 2 * FIRST_BUCKETS - 1;
+    t->entries = 0;
+}
+
+
+/* A bit for each entry of the bucket that has this hash, without a branch: where an entry stands could not be foretold. */
+static inline uint32_t same_hash(const smos__bucket_t *b, uint32_t hash)
+{
+    uint32_t bits = 0;
+#ifdef __SSE2__
+    const __m128i *hashes = (const __m128i *)(const void *)b->hash, wanted = _mm_set1_epi32((int)hash);
+    __m128i low = _mm_cmpeq_epi32(_mm_load_si128(hashes), wanted), high = _mm_cmpeq_epi32(_mm_load_si128(hashes + 1), wanted);
+    bits = (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(low)) | (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(high)) << 4;
+#else
+    for (int i = 0; i < SMOS__BUCKET_ENTRIES; i++) bits |= (uint32_t)(b->hash[i] == hash) << i;
+#endif
+    return bits & ((1u << SMOS__BUCKET_ENTRIES) - 1);
 }
 
 
 uint32_t smos__table_find(const smos__table_t *t, const smos__flow_t *flows, uint32_t hash, const smos_tuple_t *key, int *direction)
 {
-    smos__bucket_t *b = smos__table_bucket(t, hash);
-    for (int probe = 0; probe < SMOS__MAX_PROBES; probe++, b = next_bucket(t, b)) {
-        for (int i = 0; i < SMOS__BUCKET_ENTRIES; i++) {
-            if (b->hash[i] == hash && b->index[i] && smos__tuple_match(&flows[b->index[i] - 1].tuple, key, direction))
-                return b->index[i] - 1;
+    const smos__bucket_t *b = smos__table_bucket(t, hash);
+    for (int probe = 0; probe < SMOS__MAX_PROBES; probe++, b++) {
+        for (uint32_t bits = same_hash(b, hash); bits; bits &= bits - 1) {
+            uint32_t entry = b->index[__builtin_ctz(bits)];
+            if (entry && smos__tuple_match(&flows[entry - 1].tuple, key, direction)) return entry - 1;
         }
         if (!b->passed) break;
     }
@@ -32,21 +68,29 @@ uint32_t smos__table_find(const smos__table_t *t, const smos__flow_t *flows, uin
 uint32_t smos__table_hint(const smos__table_t *t, uint32_t hash)
 {
     const smos__bucket_t *b = smos__table_bucket(t, hash);
-    for (int i = 0; i < SMOS__BUCKET_ENTRIES; i++)
-        if (b->hash[i] == hash && b->index[i]) return b->index[i] - 1;
-    return SMOS__NO_FLOW;
+    uint32_t bits = same_hash(b, hash);
+    return bits ? b->index[__builtin_ctz(bits)] - 1 : SMOS__NO_FLOW; /* 0, a free one's, becomes NO_FLOW */
 }
 
 
-bool smos__table_insert(smos__table_t *t, uint32_t hash, uint32_t index)
+/* The entry leaves bucket b; those from its home on that it passed by are told. */
+static void take_out(smos__bucket_t *home, smos__bucket_t *b, int i)
 {
-    smos__bucket_t *home = smos__table_bucket(t, hash), *b = home;
-    for (int probe = 0; probe < SMOS__MAX_PROBES; probe++, b = next_bucket(t, b)) {
+    b->index[i] = 0;
+    b->hash[i] = 0;
+    for (; home != b; home++) home->passed--;
+}
+
+
+static bool put(smos__bucket_t *home, uint32_t hash, uint32_t entry)
+{
+    smos__bucket_t *b = home;
+    for (int probe = 0; probe < SMOS__MAX_PROBES; probe++, b++) {
         for (int i = 0; i < SMOS__BUCKET_ENTRIES; i++) {
             if (b->index[i]) continue;
-            b->index[i] = index + 1;
+            b->index[i] = entry;
             b->hash[i] = hash;
-            for (; home != b; home = next_bucket(t, home)) home->passed++;
+            for (; home != b; home++) home->passed++;
             return true;
         }
     }
@@ -54,16 +98,75 @@ bool smos__table_insert(smos__table_t *t, uint32_t hash, uint32_t index)
 }
 
 
+/* Is there room for n entries whose home is b? */
+static bool has_room(const smos__bucket_t *b, int n)
+{
+    for (int probe = 0; probe < SMOS__MAX_PROBES; probe++, b++)
+        for (int i = 0; i < SMOS__BUCKET_ENTRIES; i++) {
+            n -= !b->index[i];
+            if (n <= 0) return true;
+        }
+    return false;
+}
+
+
+/* Entries on the way from bucket b on whose hash, masked, is `at`; `to` if not NULL is where they move. */
+static int wander(smos__table_t *t, smos__bucket_t *old, uint32_t at, smos__bucket_t *to)
+{
+    int found = 0;
+    smos__bucket_t *b = old;
+    for (int probe = 0; probe < SMOS__MAX_PROBES; probe++, b++) {
+        for (int i = 0; i < SMOS__BUCKET_ENTRIES; i++) {
+            uint32_t hash = b->hash[i];
+            if (!b->index[i] || (hash & t->mask) != at) continue;
+            found++;
+            if (to && put(to, hash, b->index[i])) take_out(old, b, i);
+        }
+        if (!b->passed) break;
+    }
+    return found;
+}
+
+
+/* One more home: about half of what has its home in its sister moves there. */
+static void split(smos__table_t *t)
+{
+    uint32_t fresh = t->count, half = (t->mask + 1) / 2;
+    smos__bucket_t *old = &t->buckets[fresh - half], *to = &t->buckets[fresh];
+    if (!has_room(to, wander(t, old, fresh, NULL))) return;
+    wander(t, old, fresh, to);
+    t->count++;
+    if (t->count > t->mask) t->mask = 2 * t->mask + 1;
+    __builtin_prefetch(&t->buckets[t->count], 1);
+    __builtin_prefetch(&t->buckets[t->count - (t->mask + 1) / 2], 1);
+}
+
+
+bool smos__table_insert(smos__table_t *t, uint32_t hash, uint32_t index)
+{
+    if (t->entries >= t->count * FULL && t->count < t->max) split(t);
+    if (!put(smos__table_bucket(t, hash), hash, index + 1)) return false;
+    t->entries++;
+    return true;
+}
+
+
 void smos__table_remove(smos__table_t *t, uint32_t hash, uint32_t index)
 {
     smos__bucket_t *home = smos__table_bucket(t, hash), *b = home;
-    for (int probe = 0; probe < SMOS__MAX_PROBES; probe++, b = next_bucket(t, b)) {
+    for (int probe = 0; probe < SMOS__MAX_PROBES; probe++, b++) {
         for (int i = 0; i < SMOS__BUCKET_ENTRIES; i++) {
             if (b->index[i] != index + 1) continue;
-            b->index[i] = 0;
-            b->hash[i] = 0;
-            for (; home != b; home = next_bucket(t, home)) home->passed--;
+            take_out(home, b, i);
+            t->entries--;
             return;
         }
     }
+}
+
+
+void smos__table_clear(smos__table_t *t)
+{
+    memset(t->buckets, 0, ((size_t)t->count + SMOS__MAX_PROBES) * sizeof *t->buckets);
+    t->entries = 0;
 }

@@ -1,7 +1,8 @@
 /* table.h: from a key to a slot. Open addressing over cache-line buckets of seven entries, bounded probes, keyed hash.
  *
  * A bucket counts the entries that passed it by because it was full; a look-up goes on only while that count is not zero, so
- * removal leaves no tombstones.
+ * removal leaves no tombstones. The table grows with its flows, a bucket at a time (linear hashing, W. Litwin, 1980): few flows stay
+ * close together in memory, and no packet waits for a table to be built anew.
  */
 #ifndef SMOS__TABLE_H
 #define SMOS__TABLE_H
@@ -21,12 +22,18 @@ typedef struct smos__bucket {
 } __attribute__((aligned(64))) smos__bucket_t;
 
 typedef struct smos__table {
-    smos__bucket_t *buckets; /* owned by the caller */
-    uint32_t count;
+    smos__bucket_t *buckets; /* owned by the caller, zeroed, smos__table_bytes */
+    uint32_t count;          /* of buckets that are in use as homes; those behind take what overflows from the last ones */
+    uint32_t max;            /* to which it may grow */
+    uint32_t mask;           /* the least 2^n - 1 that is not below count */
+    uint32_t entries;
     uint64_t key[6];         /* secret */
 } smos__table_t;
 
-uint32_t smos__table_buckets(uint32_t capacity);
+/* Memory for a table of up to `capacity` flows; what few flows do not need stays untouched. */
+size_t smos__table_bytes(uint32_t capacity);
+/* In zeroed memory. The key is the caller's to set. */
+void smos__table_init(smos__table_t *, void *memory, uint32_t capacity);
 
 /* Keyed, symmetric in the two ends. Universal (NH, Black et al., UMAC, 1999) on each end with 64-bit secret words, summed, then
  * mixed: who does not know the key cannot aim at a bucket. */
@@ -54,7 +61,8 @@ static inline uint32_t smos__table_hash(const smos__table_t *t, const smos_tuple
 
 static inline smos__bucket_t *smos__table_bucket(const smos__table_t *t, uint32_t hash)
 {
-    return &t->buckets[(uint64_t)hash * t->count >> 32];
+    uint32_t at = hash & t->mask;
+    return &t->buckets[at & t->mask >> (at >= t->count)]; /* without a branch: it could not be foretold */
 }
 
 /* The same flow? *direction is then SMOS_CLIENT if `k` goes from the flow's client, else SMOS_SERVER. */
@@ -83,5 +91,6 @@ uint32_t smos__table_find(const smos__table_t *, const smos__flow_t *flows, uint
 uint32_t smos__table_hint(const smos__table_t *, uint32_t hash);
 bool smos__table_insert(smos__table_t *, uint32_t hash, uint32_t index); /* false: no room within the probes */
 void smos__table_remove(smos__table_t *, uint32_t hash, uint32_t index);
+void smos__table_clear(smos__table_t *); /* of all entries; it stays as large as it is */
 
 #endif

@@ -44,10 +44,9 @@ static void set_timeouts(smos_shard_t *s)
 
 static int open_table(smos_shard_t *s)
 {
-    s->table.count = smos__table_buckets((uint32_t)s->config.max_flows);
-    int status = smos__region_map(&s->table_region, -1, (size_t)s->table.count * sizeof(smos__bucket_t));
+    int status = smos__region_map(&s->table_region, -1, smos__table_bytes((uint32_t)s->config.max_flows));
     if (status) return status;
-    s->table.buckets = s->table_region.memory;
+    smos__table_init(&s->table, s->table_region.memory, (uint32_t)s->config.max_flows);
     const uint64_t *given = s->config.hash_key;
     if (given[0] | given[1] | given[2] | given[3]) {
         for (int i = 0; i < 6; i++) s->table.key[i] = given[i % 4] * (i < 4 ? 1 : 0x9e3779b97f4a7c15u) ^ (uint64_t)i;
@@ -231,7 +230,7 @@ static bool finish_some(smos_shard_t *s, uint32_t reason, uint64_t report_limit)
     }
     if (s->finish_at < end) return false;
     if (s->bulk) {
-        memset(s->table.buckets, 0, (size_t)s->table.count * sizeof *s->table.buckets);
+        smos__table_clear(&s->table);
         s->bulk = false;
     }
     return true;
