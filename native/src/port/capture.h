@@ -90,4 +90,14 @@ static inline void smos__capture_deliver(smos__capture_t *c, smos__frame_t *fram
     c->last_ns = time_ns;
 }
 
+/* After a burst of `bytes`: the next one will be about as long. Not so far ahead that the cache forgets it again. */
+static inline void smos__capture_look_ahead(smos__capture_t *c, size_t bytes)
+{
+    smos__source_t *s = c->source;
+    if (s->ahead == NULL) return;
+    bytes = bytes < SMOS__FAR_AHEAD ? bytes + SMOS__PREFETCH : SMOS__FAR_AHEAD;
+    c->port.ahead = &s->ahead;
+    c->port.ahead_end = (size_t)(s->end - s->at) > bytes ? s->at + bytes : s->end;
+}
+
 #endif

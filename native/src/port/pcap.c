@@ -14,6 +14,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
     if (c->failed) return SMOS__PORT_FAILED;
     smos__source_t *s = c->source;
     s->release(s);
+    size_t walked = 0;
     const uint32_t header = c->record_header, snaplen = c->snaplen;
     int n = 0, got = SMOS__SOURCE_OK;
     while (n < max) {
@@ -34,7 +35,9 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         int64_t time_ns = (int64_t)smos__u32(c, r) * 1000000000 + (int64_t)smos__u32(c, r + 4) * c->tick_ns;
         smos__capture_deliver(c, &burst[n++], r + header, caplen < snaplen ? caplen : snaplen, len, time_ns, c->linktype);
         smos__source_take(s, (size_t)header + caplen);
+        walked += (size_t)header + caplen;
     }
+    smos__capture_look_ahead(c, walked);
     return smos__capture_settle(c, n, got);
 }
 

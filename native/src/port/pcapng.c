@@ -158,6 +158,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
     if (c->failed) return SMOS__PORT_FAILED;
     smos__source_t *s = c->source;
     s->release(s);
+    size_t walked = 0;
     int n = 0, got = SMOS__SOURCE_OK;
     while (n < max) {
         uint32_t type, length;
@@ -177,12 +178,14 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
             break;
         }
         smos__source_take(s, length);
+        walked += length;
         if (n == 0) s->release(s);
     }
     if (c->failed) { /* what came before is delivered, then the failure */
         c->port.stats.packets += (uint64_t)n;
         return n > 0 ? n : SMOS__PORT_FAILED;
     }
+    smos__capture_look_ahead(c, walked);
     return smos__capture_settle(c, n, got);
 }
 

@@ -48,6 +48,10 @@ struct smos__port {
     uint64_t epoch;                /* grows by one each time a replay starts over: flows of the last round end */
     int64_t now_ns;                /* the clock of a dealt port (the latest time of the capture so far, other workers' packets included)
                                     * or of a live one whose ring is empty (the host's); 0 unknown */
+    /* What the next receive walks over and is not in the cache yet: from *ahead to ahead_end. Who processes a burst fetches it meanwhile and
+     * moves *ahead on; what it leaves, the walk fetches itself. ahead is NULL where nothing needs it. */
+    const uint8_t **ahead;
+    const uint8_t *ahead_end;
     smos__port_stats_t stats;
     char error[SMOS__PORT_ERROR];  /* one line, names the file and what is wrong with it */
 };

@@ -76,6 +76,8 @@ static int hold(replay_t *r, int max)
         r->port.fd = r->inner->fd;
         r->port.wait_ns = r->inner->wait_ns;
     }
+    r->port.ahead = r->inner->ahead;
+    r->port.ahead_end = r->inner->ahead_end;
     if (got <= 0) return got;
     r->at = 0;
     r->ready = got;

@@ -38,6 +38,7 @@ static inline int smos__source_need(smos__source_t *s, size_t bytes)
 }
 
 #define SMOS__PREFETCH 4096
+#define SMOS__FAR_AHEAD 65536
 #define SMOS__LINE 64
 
 /* Steps over bytes that need() made readable. A walk that hops from record to record waits for memory at each; having every
