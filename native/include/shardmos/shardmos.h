@@ -308,7 +308,7 @@ typedef struct smos_api {
      * packet. For ORPHAN another filter may count: NULL the same, "" none. -EINVAL for a bad filter. */
     int (*bind)(smos_engine_t *, smos_sock_t, const char *filter, const char *orphan_filter);
     /* flow 0: closes the socket, now, even from its own callback; nothing of it is called any more. The module's own socket 0 goes with the
-     * module: -EPERM. Else only leaves that flow. */
+     * module: -EPERM. Else only leaves that flow, from its next event on. */
     int (*close)(smos_engine_t *, smos_sock_t, smos_flow_t flow);
 
     /* Calls `handler` at an event (smos_event or user-defined) of the template's future flows, or of one flow from its next event on. hook, side as in

@@ -10,6 +10,7 @@
 
 #include "port/filter.h"
 #include "shardmos/engine.h"
+#include "tcp/options.h"
 
 #define SMOS__MAX_HANDLERS 64       /* registrations of one socket, on its template or on one flow */
 #define SMOS__MAX_DEFINITIONS 16384 /* user-defined events of a module */
@@ -25,17 +26,6 @@ typedef struct smos__entry {
     smos_handler_t call;
     void *arg;
 } smos__entry_t;
-
-/* What a socket asks of the streams, by receiving side. */
-typedef struct smos__stream_options {
-    uint32_t history[2]; /* delivered bytes that stay readable */
-    uint32_t buffer[2];  /* out-of-order bytes; SMOS__DEFAULT: as configured */
-    uint8_t overlap[2];  /* smos__overlap; SMOS__DEFAULT_POLICY: as configured */
-    uint8_t reserved[6];
-} smos__stream_options_t;
-
-#define SMOS__DEFAULT UINT32_MAX
-#define SMOS__DEFAULT_POLICY UINT8_MAX
 
 /* All that one socket wants of a flow. Unused bytes are zero: equal contents compare equal. */
 typedef struct smos__wants {

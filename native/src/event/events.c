@@ -111,7 +111,12 @@ static int join(smos__events_t *ev, uint32_t flow, int slot, smos__member_t *mem
         if (box->module.state_size) memset(state_of(box, flow), 0, box->module.state_size);
         box->stats.flows_now++;
     }
-    if (socket->watches) memset(&socket->watches[flow], 0, sizeof socket->watches[flow]);
+    const smos__stream_options_t *o = &socket->plan->wants.options;
+    smos__watch_t *w = socket->watches || o->history[0] | o->history[1] ? smos__socket_watch(socket, flow) : NULL;
+    if (w) { /* it reads from here on */
+        const smos__flow_t *f = &ev->arena->hot[flow];
+        *w = (smos__watch_t){.read = {f->end[1].offset, f->end[0].offset}};
+    }
     members[count] = (smos__member_t){(uint8_t)slot, 3, ev->slots[slot].incarnation, 0, socket->plan};
     return count + 1;
 }

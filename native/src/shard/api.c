@@ -2,8 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "module/module.h"
-#include "shard/shard.h"
+#include "shard/api.h"
 
 #define MAX_EMIT 65536
 
@@ -112,6 +111,21 @@ const smos_api_t *smos_shard_api(void)
         .size = sizeof(smos_api_t), .abi_major = SMOS_ABI_MAJOR, .abi_minor = SMOS_ABI_MINOR,
         .flow_info = api_flow_info, .drop = api_drop, .reset = api_reset, .stop = api_stop, .emit = api_emit, .log = api_log, .now_ns = api_now_ns,
         .anomaly_name = smos__anomaly_name, .state_name = api_state_name, .param = api_param, .flow_count = api_flow_count,
+        .last_error = smos__api_last_error, .socket = smos__api_socket, .bind = smos__api_bind, .close = smos__api_close,
+        .register_handler = smos__api_register, .unregister_handler = smos__api_unregister,
+        .define_event = smos__api_define, .alloc_event = smos__api_alloc, .raise_event = smos__api_raise, .remove_event = smos__api_remove_event,
+        .set_option = smos__api_set_option, .get_option = smos__api_get_option, .peek = smos__api_peek, .peek_at = smos__api_peek_at,
+        .buffered = smos__api_buffered, .buffer_info = smos__api_buffer_info, .stop_socket = smos__api_stop_socket,
+        .set_context = smos__api_set_context, .get_context = smos__api_get_context, .state = smos__api_state,
+        .set_timer = smos__api_set_timer, .cancel_timer = smos__api_cancel_timer, .at_burst_end = smos__api_at_burst_end,
     };
     return &API;
+}
+
+
+smos_box_t *smos_shard_use(smos_shard_t *s, smos_box_t *box)
+{
+    smos_box_t *before = s->events.current;
+    s->events.current = box;
+    return before;
 }

@@ -13,6 +13,7 @@ static void release_slot(smos_shard_t *s, uint32_t i)
 {
     smos__flow_cold_t *c = &s->arena.cold[i];
     smos__events_detach(&s->events, i);
+    smos__history_forget(&s->history, &s->arena, i);
     for (int side = 0; side < 2; side++) smos__assembler_clear(&c->end[side].assembler, s->arena.pool);
     if (!s->bulk) smos__table_remove(&s->table, c->hash, i);
     smos__flow_commit(&s->arena.hot[i]);
@@ -169,7 +170,7 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
         if (f->end_reason == 255) f->end_reason = (uint8_t)reason;
         if (report) {
             if (f->tuple.proto == 6) {
-                smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &smos__shard_sink, s, s->now_ns};
+                smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns};
                 s->flow = i;
                 smos__tcp_finish(&t);
                 s->flow = SMOS__NO_FLOW;

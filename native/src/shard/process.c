@@ -53,10 +53,38 @@ void smos__anomaly_raise(smos_shard_t *s, uint32_t flow, uint32_t anomaly)
 }
 
 
+/* The oldest byte that some socket has not peeked yet; UINT64_MAX: nobody reads. */
+static uint64_t oldest_unread(const smos_shard_t *s, uint32_t flow, int receiver)
+{
+    const smos__set_t *set = &s->events.sets.set[s->arena.hot[flow].set];
+    uint64_t oldest = UINT64_MAX;
+    for (int i = 0; i < set->count; i++) {
+        const smos__socket_t *socket = s->events.sockets[set->members[i].slot];
+        if (!set->members[i].plan->wants.options.history[receiver] || !socket || !socket->watches) continue;
+        if (socket->watches[flow].read[receiver] < oldest) oldest = socket->watches[flow].read[receiver];
+    }
+    return oldest;
+}
+
+
+/* Keeps delivered bytes readable for those who asked. */
+static void keep_history(smos_shard_t *s, int receiver, uint32_t most, const uint8_t *data, uint32_t length, uint64_t offset)
+{
+    uint64_t oldest = offset + length > most ? oldest_unread(s, s->flow, receiver) : UINT64_MAX;
+    uint64_t start = offset + length - (offset + length > most ? most : offset + length);
+    const smos__assembler_t *kept = oldest < start ? smos__history_of(&s->history, s->flow, receiver) : NULL;
+    uint64_t first = kept ? smos__assembler_next(kept, s->arena.pool, oldest) : UINT64_MAX; /* what never came is not lost here */
+    if (first < start) smos__raise(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, NULL, start - first, first, SMOS_ERR_UNREAD);
+    smos__history_keep(&s->history, &s->arena, s->flow, receiver, offset, data, length, most);
+}
+
+
 static void sink_data(void *context, int receiver, const uint8_t *data, uint32_t length, uint64_t offset)
 {
     smos_shard_t *s = context;
     SMOS__ADD(s, stream_bytes, length);
+    uint32_t most = s->events.sets.set[s->arena.hot[s->flow].set].options.history[receiver];
+    if (__builtin_expect(most, 0)) keep_history(s, receiver, most, data, length, offset);
     smos__raise(s, s->flow, SMOS_NEW_DATA, receiver, SMOS_NO_HOOK, data, length, offset, 0);
     if (s->events.dropped) s->arena.hot[s->flow].flags |= SMOS__FLOW_BLOCKED;
 }
@@ -172,7 +200,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
 {
     smos__flow_t *f = &s->arena.hot[i];
     smos__flow_cold_t *c = &s->arena.cold[i];
-    smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &smos__shard_sink, s, s->now_ns};
+    smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns};
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
         smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
         smos__zeek_segment(&c->zeek, c->history, &z);
@@ -205,6 +233,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
         smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
     }
     if (facts & SMOS__TCP_REXMIT) smos__raise(s, i, SMOS_REXMIT, !from, SMOS_RECEIVER, NULL, 0, 0, 0); /* before its bytes are merged */
+    t.options = &s->events.sets.set[f->set].options; /* a handler may have changed them */
     facts = smos__tcp_receiver(&t, l, from, facts);
     smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
     if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
@@ -380,11 +409,14 @@ static void tie_icmp_error(smos_shard_t *s, const smos__layer_t *l)
 
 static void advance_time(smos_shard_t *s, int64_t time_ns)
 {
-    if (!s->now_ns)
+    if (!s->now_ns) {
         s->expire_ns = time_ns;
-    else if (time_ns - s->now_ns > s->config.max_jump_ns)
+        smos__timers_shift(&s->timers, time_ns);
+    } else if (time_ns - s->now_ns > s->config.max_jump_ns) {
         smos__anomaly_raise(s, SMOS__NO_FLOW, SMOS__ANOMALY_TIME_JUMP);
+    }
     s->now_ns = time_ns;
+    if (__builtin_expect(s->timers.next_ns <= time_ns, 0)) smos__timers_run(s);
 }
 
 
@@ -394,13 +426,36 @@ static inline bool process_plain(smos_shard_t *s, int i)
     const smos__frame_t *frame = &s->frames[i];
     smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
     smos__layer_t *l = &d->layer[0];
-    if (d->layers != 1 || d->result != SMOS__WIRE_OK || d->anomaly_count || l->flags & SMOS__ICMP_ERROR || !s->plain) return false;
+    if (d->layers != 1 || d->result != SMOS__WIRE_OK || d->anomaly_count || l->flags & SMOS__ICMP_ERROR || !s->plain || s->events.raw) return false;
     if (frame->time_ns > s->now_ns) advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
     smos__counter_t how = process_layer(s, frame, l, s->hashes[i], s->hints[i], true);
     s->counters[how == SMOS__C_drop_no_memory ? unfollowed(s, how) : how]++;
     return true;
+}
+
+
+/* Raw sockets see each packet once, before its flow does: the innermost IP packet, or the frame where it holds none that can be read. */
+static void raise_raw(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
+{
+    s->frame = frame;
+    s->layer = l;
+    s->from = SMOS_CLIENT;
+    if (l) {
+        fill_packet(s);
+    } else {
+        s->packet = (smos_packet_t){.frame = frame->data, .caplen = frame->caplen, .len = frame->len, .time_ns = frame->time_ns, .number = frame->number};
+        s->packet_filled = true;
+    }
+    smos_call_t call = {.packet = &s->packet, .tuple = l ? &l->tuple : NULL, .time_ns = s->now_ns, .event = SMOS_PKT_IN, .side = SMOS_CLIENT};
+    s->events.in_packet = true;
+    s->events.dropped = false;
+    smos__events_raise_raw(&s->events, &call, l ? l->ip : NULL, l ? l->ip_len : 0, l ? l->ip_captured : 0);
+    s->events.in_packet = false;
+    if (!s->events.dropped) return;
+    SMOS__COUNT(s, drop_verdict);
+    s->verdict = SMOS__DROP;
 }
 
 
@@ -422,6 +477,13 @@ static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__dec
     if (filtered || (s->filter && !inner)) {
         if (mine) s->counters[unfollowed(s, SMOS__C_drop_filtered)]++;
         return;
+    }
+    if (s->events.raw && mine) {
+        raise_raw(s, frame, d->result == SMOS__WIRE_OK ? inner : NULL);
+        if (s->verdict == SMOS__DROP) {
+            SMOS__COUNT(s, packets_flow); /* a module's business, as drop_verdict is */
+            return;
+        }
     }
     for (uint8_t k = 0; k < layers; k++) {
         smos__layer_t *l = &d->layer[k];

@@ -113,6 +113,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
         smos_shard_destroy(s);
         return NULL;
     }
+    smos__timers_init(&s->timers);
     s->events.crumb = s->crumb;
     s->events.records = s->collect;
     smos__stats_publish(s);
@@ -136,6 +137,8 @@ void smos_shard_destroy(smos_shard_t *s)
     }
     smos__events_free(&s->events);
     smos__outbox_free(&s->outbox);
+    smos__timers_free(&s->timers);
+    smos__history_free(&s->history);
     free(s->records);
     free(s->records_taken);
     smos__region_unmap(&s->state_region);
@@ -240,6 +243,7 @@ static bool finish_some(smos_shard_t *s, uint32_t reason, uint64_t report_limit)
 static void end_of_burst(smos_shard_t *s)
 {
     smos__flow_expire(s);
+    if (s->timers.next_ns <= s->now_ns) smos__timers_run(s);
     if (s->events.sweep != SMOS__NO_FLOW) smos__events_sweep(&s->events, SWEEP_PER_BURST);
     if (s->defrag) {
         smos__defrag_release(s->defrag);
@@ -355,7 +359,11 @@ static int timed_commit(smos_shard_t *s, int (*change)(smos_shard_t *, const voi
 {
     int64_t start = clock_ns();
     int status = change(s, what, old);
-    if (!status && box) box->stats.commit_ns = (uint64_t)(clock_ns() - start);
+    if (!status && *old) smos__timers_drop(&s->timers, *old);
+    if (!status && box) {
+        smos__timers_arm(s, box);
+        box->stats.commit_ns = (uint64_t)(clock_ns() - start);
+    }
     smos__stats_publish(s);
     return status;
 }

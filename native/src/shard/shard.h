@@ -14,6 +14,8 @@
 #include "port/filter.h"
 #include "port/port.h"
 #include "shardmos/engine.h"
+#include "socket/history.h"
+#include "socket/timers.h"
 #include "tcp/tcp.h"
 #include "wire/decode.h"
 #include "wire/defrag.h"
@@ -47,6 +49,8 @@ struct smos_shard {
     uint32_t expire_hand;      /* slot that is looked at next for a flow whose time is over */
     int64_t expire_ns;         /* packet time up to which slots were looked at */
     smos__events_t events;
+    smos__timers_t timers;
+    smos__history_t history;
     smos__outbox_t outbox;
     smos__tcp_config_t tcp;
     int64_t timeout[SMOS__CLASSES]; /* 0: never */
@@ -113,6 +117,10 @@ static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t even
     const smos__flow_t *f = &s->arena.hot[flow];
     if (f->set && s->events.sets.set[f->set].any & SMOS_BIT(event)) smos__raise_wanted(s, flow, event, side, hook, data, length, offset, detail);
 }
+
+/* api_timers.c: calls the timers that packet time has come to. */
+void smos__timers_run(smos_shard_t *);
+void smos__timers_arm(smos_shard_t *, smos_box_t *); /* those that its init() set */
 
 /* flows.c */
 uint32_t smos__flow_make(smos_shard_t *, const smos__layer_t *, uint32_t hash, int64_t time_ns, int from, smos__class_t class_);

@@ -281,6 +281,31 @@ uint32_t smos__assembler_front(const smos__assembler_t *a, const smos__pool_t *p
 }
 
 
+uint32_t smos__assembler_read(const smos__assembler_t *a, const smos__pool_t *p, uint64_t offset, uint8_t *buffer, uint32_t length)
+{
+    uint32_t done = 0, i = at_or_before(a, p, offset);
+    for (; i != SMOS__NO_BLOCK && done < length; i = smos__block_at(p, i)->next) {
+        const smos__block_t *b = smos__block_at(p, i);
+        if (b->offset > offset || smos__block_end(b) <= offset) break;
+        uint32_t n = (uint32_t)(smos__block_end(b) - offset);
+        if (n > length - done) n = length - done;
+        memcpy(buffer + done, b->data + (offset - b->offset), n);
+        done += n;
+        offset += n;
+    }
+    return done;
+}
+
+
+uint64_t smos__assembler_next(const smos__assembler_t *a, const smos__pool_t *p, uint64_t offset)
+{
+    uint32_t i = at_or_before(a, p, offset);
+    if (i != SMOS__NO_BLOCK && smos__block_end(smos__block_at(p, i)) > offset) return offset;
+    i = i == SMOS__NO_BLOCK ? a->head : smos__block_at(p, i)->next;
+    return i == SMOS__NO_BLOCK ? UINT64_MAX : smos__block_at(p, i)->offset;
+}
+
+
 void smos__assembler_trim(smos__assembler_t *a, smos__pool_t *p, uint64_t offset)
 {
     while (a->head != SMOS__NO_BLOCK) {

@@ -71,6 +71,12 @@ uint32_t smos__assembler_winner(const smos__assembler_t *, const smos__pool_t *,
 /* The first buffered bytes: *offset, *data, length; 0 if empty. `data` stays until the next change. */
 uint32_t smos__assembler_front(const smos__assembler_t *, const smos__pool_t *, uint64_t *offset, const uint8_t **data);
 
+/* Copies buffered bytes from `offset` on, up to `length` or the first that is absent; returns how many. */
+uint32_t smos__assembler_read(const smos__assembler_t *, const smos__pool_t *, uint64_t offset, uint8_t *buffer, uint32_t length);
+
+/* The first buffered byte at or after `offset`; UINT64_MAX if there is none. */
+uint64_t smos__assembler_next(const smos__assembler_t *, const smos__pool_t *, uint64_t offset);
+
 /* Forgets everything below `offset` (delivered or superseded), giving blocks back. */
 void smos__assembler_trim(smos__assembler_t *, smos__pool_t *, uint64_t offset);
 

@@ -65,6 +65,20 @@ static void count_conflicts(smos__tcp_t *t, int from, uint32_t bytes)
 }
 
 
+static int overlap_of(const smos__tcp_t *t, int from)
+{
+    uint8_t asked = t->options->overlap[!from];
+    return asked == SMOS__DEFAULT_POLICY ? t->config->overlap_policy : asked;
+}
+
+
+static uint32_t buffer_of(const smos__tcp_t *t, int from)
+{
+    uint32_t asked = t->options->buffer[!from];
+    return asked == SMOS__DEFAULT ? t->config->flow_buffer : asked;
+}
+
+
 /* Whatever is buffered at rcv_nxt. SMOS__EP_HOLE says in the hot record whether anything is. */
 static void drain(smos__tcp_t *t, int from)
 {
@@ -107,7 +121,7 @@ static void deliver_over_buffer(smos__tcp_t *t, int from, const uint8_t *data, u
     while (e->offset < end) {
         bool packet;
         uint32_t at = (uint32_t)(e->offset - start);
-        uint32_t n = smos__assembler_winner(a, t->pool, start, captured, e->offset, t->config->overlap_policy, &packet);
+        uint32_t n = smos__assembler_winner(a, t->pool, start, captured, e->offset, overlap_of(t, from), &packet);
         const uint8_t *bytes = data + at;
         if (!packet) {
             uint64_t offset;
@@ -172,16 +186,22 @@ static void out_of_order(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *
         return;
     }
     if (!captured) return;
+    const uint32_t most = buffer_of(t, from);
+    if (!most) { /* nobody wants to wait for what is missing */
+        skip(t, from, seq - e->rcv_nxt, NOBODY_KNOWS);
+        in_order(t, from, data, captured, length);
+        return;
+    }
     smos__insert_result_t r;
     uint64_t offset = e->offset + (seq - e->rcv_nxt);
-    smos__assembler_insert(a, t->pool, offset, data, captured, t->config->overlap_policy, t->config->flow_buffer, t->config->flow_segments, &r);
+    smos__assembler_insert(a, t->pool, offset, data, captured, overlap_of(t, from), most, t->config->flow_segments, &r);
     count_conflicts(t, from, r.conflicting);
     if (a->bytes && !(e->flags & SMOS__EP_HOLE)) {
         e->flags |= SMOS__EP_HOLE;
         t->cold->end[from].hole_ms = since_start_ms(t);
     }
     if (r.full) {
-        bool flow = a->bytes + captured > t->config->flow_buffer || a->segments >= t->config->flow_segments;
+        bool flow = a->bytes + captured > most || a->segments >= t->config->flow_segments;
         smos__tcp_anomaly(t, flow ? SMOS__ANOMALY_TCP_INSERT_LIMIT : SMOS__ANOMALY_TCP_INSERT_MEMORY);
         t->sink->error(t->context, !from, flow ? SMOS_ERR_FLOW_BUFFER : SMOS_ERR_WORKER_BUFFER);
         /* Room is made by giving holes up, oldest first; then this segment fits or is in order. */

@@ -9,6 +9,7 @@
 #include "event/anomaly.h"
 #include "flow/arena.h"
 #include "shardmos/engine.h"
+#include "tcp/options.h"
 #include "tcp/sequence.h"
 #include "wire/packet.h"
 
@@ -37,6 +38,7 @@ typedef struct smos__tcp {
     smos__flow_cold_t *cold;
     smos__pool_t *pool;
     const smos__tcp_config_t *config;
+    const smos__stream_options_t *options; /* of those who watch it */
     const smos__tcp_sink_t *sink;
     void *context; /* of the sink */
     int64_t now_ns;
