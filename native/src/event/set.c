@@ -260,6 +260,7 @@ static void join_options(smos__set_t *s, smos__socket_t *const *sockets)
 static void forget(smos__sets_t *s, uint16_t index)
 {
     smos__set_t *set = &s->set[index];
+    if (index == s->last) s->last = 0;
     uint16_t *link = &s->chain[set->hash % CHAINS];
     while (*link != index) link = &s->set[*link].next;
     *link = set->next;
@@ -333,12 +334,22 @@ int smos__set_intern(smos__sets_t *s, smos__socket_t *const *sockets, uint16_t e
         *out = 0;
         return 0;
     }
+    if (s->last && count == 1 && s->last_epoch == epoch && memcmp(members, &s->last_member, sizeof *members) == 0) {
+        if (!s->set[s->last].refs++) s->kept--;
+        *out = s->last;
+        return 0;
+    }
     uint32_t hash = hash_bytes(epoch, members, (size_t)count * sizeof *members);
     for (uint16_t i = s->chain[hash % CHAINS]; i != SMOS__NO_SET; i = s->set[i].next) {
         smos__set_t *set = &s->set[i];
         if (set->hash != hash || set->epoch != epoch || set->count != count || memcmp(set->members, members, (size_t)count * sizeof *members) != 0) continue;
         if (!set->refs++) s->kept--;
         *out = i;
+        if (count == 1) {
+            s->last_member = members[0];
+            s->last_epoch = epoch;
+            s->last = i;
+        }
         return 0;
     }
     return make_set(s, hash, sockets, epoch, members, count, out);

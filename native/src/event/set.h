@@ -76,6 +76,10 @@ typedef struct smos__sets {
     uint16_t chain[4096];
     smos__plan_t *plans[4096];
     uint32_t plan_count;
+    /* what was interned last, if it has one member: most flows want the same */
+    smos__member_t last_member;
+    uint16_t last_epoch;
+    uint16_t last;       /* 0: none */
 } smos__sets_t;
 
 int smos__sets_init(smos__sets_t *); /* 0, -ENOMEM */

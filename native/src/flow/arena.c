@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#define AHEAD 4 /* slots */
+
 
 static size_t page_up(size_t n) { return (n + 4095) & ~(size_t)4095; }
 
@@ -39,12 +41,18 @@ uint32_t smos__arena_take(smos__arena_t *a)
 {
     smos__arena_header_t *h = a->header;
     uint32_t index = h->free_head;
-    if (index != SMOS__NO_FLOW)
+    if (index != SMOS__NO_FLOW) {
         h->free_head = a->cold[index].next_free;
-    else if (h->high_water < h->capacity)
-        index = h->high_water++; /* memory that no flow needed yet stays untouched */
-    else
+        if (h->free_head != SMOS__NO_FLOW) smos__arena_fetch(a, h->free_head);
+    } else if (h->high_water < h->capacity) {
+        index = h->high_water++; /* memory that no flow needed yet stays untouched, and is zero */
+        if (index + AHEAD < h->capacity) smos__arena_fetch(a, index + AHEAD);
+        a->hot[index].generation = 3;
+        h->in_use++;
+        return index;
+    } else {
         return SMOS__NO_FLOW;
+    }
     smos__flow_t *f = &a->hot[index];
     uint32_t incarnation = (f->generation >> 1) + 1;
     if (incarnation == 0x80000000u) incarnation = 1;

@@ -34,6 +34,14 @@ void smos__arena_init(smos__arena_t *, void *memory, uint32_t capacity, size_t p
 uint32_t smos__arena_take(smos__arena_t *);
 void smos__arena_give(smos__arena_t *, uint32_t index);
 
+/* Brings a slot that is needed soon into the cache, but for its history. */
+static inline void smos__arena_fetch(const smos__arena_t *a, uint32_t index)
+{
+    const char *f = (const char *)&a->hot[index], *c = (const char *)&a->cold[index];
+    for (size_t line = 0; line < sizeof *a->hot; line += 64) __builtin_prefetch(f + line, 1);
+    for (size_t line = 0; line < offsetof(smos__flow_cold_t, zeek); line += 64) __builtin_prefetch(c + line, 1);
+}
+
 /* Torn-write marks (see DESIGN: generation is odd while a slot is written). */
 static inline void smos__flow_begin(smos__flow_t *f) { f->generation |= 1; __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 static inline void smos__flow_commit(smos__flow_t *f) { __atomic_signal_fence(__ATOMIC_SEQ_CST); f->generation &= ~1u; }

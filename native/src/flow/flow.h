@@ -113,8 +113,6 @@ typedef struct smos__endpoint_cold {
 
 typedef struct smos__flow_cold {
     int64_t start_ns;
-    smos__zeek_t zeek; /* kept only when somebody asked for history */
-    char history[SMOS_HISTORY_MAX];
     uint16_t vlan[2];
     uint32_t tunnel_id;
     uint32_t anomalies;
@@ -124,6 +122,8 @@ typedef struct smos__flow_cold {
     uint32_t hash;     /* of the table */
     uint32_t next_free; /* slot, while this one is free */
     smos__endpoint_cold_t end[2];
+    smos__zeek_t zeek; /* kept only when somebody asked for history */
+    char history[SMOS_HISTORY_MAX];
 } smos__flow_cold_t;
 
 _Static_assert(sizeof(smos__endpoint_t) == 64, "an endpoint is one cache line");

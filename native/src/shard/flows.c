@@ -84,8 +84,6 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     c->vlan[1] = l->vlan[1];
     c->tunnel = l->tunnel_kind;
     c->tunnel_id = l->tunnel_id;
-    smos__assembler_init(&c->end[0].assembler);
-    smos__assembler_init(&c->end[1].assembler);
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_init(&c->zeek, c->history, from == SMOS_SERVER);
     smos__events_attach(&s->events, i, l->ip, l->ip_len, l->ip_captured);
     smos__queue_push(&s->unconfirmed, &s->arena, i);

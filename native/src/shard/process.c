@@ -544,36 +544,33 @@ static void stage_hint(smos_shard_t *s, int i)
     __builtin_prefetch(f + 64, 1);
     __builtin_prefetch(f + 128, 1);
     const char *c = (const char *)&s->arena.cold[hint];
-    if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
-        __builtin_prefetch(c, 1);
-        __builtin_prefetch(c + 64, 1);
-    }
+    const size_t history = offsetof(smos__flow_cold_t, zeek);
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY)
+        for (size_t at = history; at < history + 2 * LINE; at += LINE) __builtin_prefetch(c + at, 1);
     /* Only what opens or closes a connection needs the rest of the cold record. */
     if (s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST))
-        for (size_t line = 128; line < sizeof(smos__flow_cold_t); line += 64) __builtin_prefetch(c + line, 1);
+        for (size_t at = 0; at < history; at += LINE) __builtin_prefetch(c + at, 1);
 }
 
 
 /* The bytes of the next burst, fetched a few lines at a time between the stages: memory works while the processor does. */
 typedef struct ahead {
-    const uint8_t *at, *end;
-    size_t share; /* bytes a step */
+    const uint8_t *at;
+    uint32_t lines; /* a step */
 } ahead_t;
 
 static ahead_t look_ahead(const smos__port_t *port, size_t steps)
 {
     ahead_t a = {0};
-    if (!port->ahead || *port->ahead >= port->ahead_end) return a;
+    if (!port || !port->ahead || *port->ahead >= port->ahead_end) return a;
     a.at = *port->ahead;
-    a.end = port->ahead_end;
-    a.share = (size_t)(a.end - a.at) / steps + LINE / 2;
+    a.lines = (uint32_t)(((size_t)(port->ahead_end - a.at) + steps * LINE / 2) / (steps * LINE));
     return a;
 }
 
 static inline void fetch(ahead_t *a)
 {
-    const uint8_t *until = (size_t)(a->end - a->at) > a->share ? a->at + a->share : a->end;
-    for (; a->at < until; a->at += LINE) __builtin_prefetch(a->at, 0, 2);
+    for (uint32_t k = a->lines; k; k--, a->at += LINE) __builtin_prefetch(a->at, 0, 2);
 }
 
 

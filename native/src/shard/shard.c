@@ -14,6 +14,7 @@
 #define SWEEP_PER_BURST 64
 #define BURSTS_PER_PUBLISH 256
 #define FINISH_PER_CALL 1024
+#define FINISH_AHEAD 4 /* slots fetched before they are looked at */
 
 
 static int64_t clock_ns(void)
@@ -224,6 +225,7 @@ static bool finish_some(smos_shard_t *s, uint32_t reason, uint64_t report_limit)
     if (s->finish_at == 0 && s->arena.header->in_use > s->table.count / 8) s->bulk = true;
     for (uint32_t done = 0; s->finish_at < end && done < FINISH_PER_CALL; s->finish_at++) {
         smos__flow_t *f = &s->arena.hot[s->finish_at];
+        if (s->finish_at + FINISH_AHEAD < end) smos__arena_fetch(&s->arena, s->finish_at + FINISH_AHEAD);
         if (f->class_ == SMOS__CLASS_FREE) continue;
         bool report = !report_limit || s->finish_reported < report_limit;
         s->finish_reported += report;
@@ -269,7 +271,8 @@ static uint32_t back(smos_shard_t *s, uint32_t bits)
 
 uint32_t smos_shard_run(smos_shard_t *s, int64_t max_ns)
 {
-    int64_t deadline = clock_ns() + max_ns;
+    int64_t deadline;
+    if (__builtin_add_overflow(clock_ns(), max_ns, &deadline)) deadline = INT64_MAX; /* as long as there is something to do */
     if (!s->port) return snprintf(s->error, sizeof s->error, "the shard has no port"), SMOS_RUN_FAILED;
     for (;;) {
         uint32_t bits = wanting(s, false);

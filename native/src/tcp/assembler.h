@@ -19,7 +19,7 @@ typedef enum smos__overlap {
     SMOS__OVERLAP_WINDOWS, SMOS__OVERLAP_WINDOWS2K3, SMOS__OVERLAP_VISTA, SMOS__OVERLAP_BSD_RIGHT, SMOS__OVERLAP_POLICIES
 } smos__overlap_t;
 
-#define SMOS__NO_BLOCK UINT32_MAX
+#define SMOS__NO_BLOCK 0
 
 /* A pool of fixed-size blocks (two sizes, small and large, so that 1-byte segments do not cost 2 KiB each). */
 typedef struct smos__pool smos__pool_t;
@@ -28,7 +28,7 @@ smos__pool_t *smos__pool_init(void *memory, size_t data_bytes);
 uint64_t smos__pool_used(const smos__pool_t *);                   /* bytes of blocks handed out */
 uint64_t smos__pool_size(const smos__pool_t *);
 
-/* Per direction; all zero but head = SMOS__NO_BLOCK when empty. 16 bytes, lives in the flow. */
+/* Per direction; all zero when empty. 16 bytes, lives in the flow. */
 typedef struct smos__assembler {
     uint32_t head;  /* first block, ordered by offset; blocks never overlap */
     uint32_t tail;  /* last block: the common insert is at the end */

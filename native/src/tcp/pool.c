@@ -1,4 +1,5 @@
-/* See pool.h. Pages beyond `fresh` were never used, so an empty pool touches none of its memory but the header. */
+/* See pool.h. Pages beyond `fresh` were never used, so an empty pool touches none of its memory but the header. Page 0 is none, so that no block is
+ * number 0, SMOS__NO_BLOCK. */
 #include "tcp/pool.h"
 
 #define PER_PAGE (SMOS__BLOCK_LARGE / SMOS__BLOCK_SMALL)
@@ -16,8 +17,8 @@ typedef struct page {
 
 struct smos__pool {
     uint64_t used;
-    uint64_t data; /* bytes from here to the first page */
-    uint32_t pages, fresh;
+    uint64_t data; /* bytes from here to page 1 */
+    uint32_t pages, fresh; /* the last page; the next that was never used */
     uint32_t free, cut; /* heads */
     page_t page[];
 };
@@ -33,7 +34,7 @@ static uint32_t page_count(size_t data_bytes)
 
 static size_t data_start(uint32_t pages)
 {
-    return (sizeof(smos__pool_t) + pages * sizeof(page_t) + 63) & ~(size_t)63;
+    return (sizeof(smos__pool_t) + ((size_t)pages + 1) * sizeof(page_t) + 63) & ~(size_t)63;
 }
 
 
@@ -48,7 +49,7 @@ smos__pool_t *smos__pool_init(void *memory, size_t data_bytes)
 {
     smos__pool_t *p = memory;
     uint32_t pages = page_count(data_bytes);
-    *p = (smos__pool_t){ .data = data_start(pages), .pages = pages, .free = NO_PAGE, .cut = NO_PAGE };
+    *p = (smos__pool_t){ .data = data_start(pages), .pages = pages, .fresh = 1, .free = NO_PAGE, .cut = NO_PAGE };
     return p;
 }
 
@@ -59,7 +60,7 @@ uint64_t smos__pool_size(const smos__pool_t *p) { return (uint64_t)p->pages * SM
 
 void *smos__pool_at(const smos__pool_t *p, uint32_t block)
 {
-    return (uint8_t *)(uintptr_t)p + p->data + (size_t)block * SMOS__BLOCK_SMALL;
+    return (uint8_t *)(uintptr_t)p + p->data + (size_t)(block - PER_PAGE) * SMOS__BLOCK_SMALL;
 }
 
 
@@ -74,7 +75,7 @@ static uint32_t take_page(smos__pool_t *p)
     uint32_t i = p->free;
     if (i != NO_PAGE)
         p->free = p->page[i].next;
-    else if (p->fresh < p->pages)
+    else if (p->fresh <= p->pages)
         i = p->fresh++;
     return i;
 }

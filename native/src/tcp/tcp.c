@@ -220,7 +220,9 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
         p->snd_una = l->ack;
         p->flags |= SMOS__EP_ACKED;
         if (p->flags & SMOS__EP_RTT) rtt_end(t, !from);
-        if (p->flags & SMOS__EP_FIN && smos__seq_gt(l->ack, t->cold->end[!from].fin_seq)) p->flags |= SMOS__EP_FIN_ACKED;
+        /* A FIN that was received lies at or below rcv_nxt: mostly this tells, and the cold record need not be looked at. */
+        if (p->flags & SMOS__EP_FIN && ((p->flags & SMOS__EP_FIN_RECEIVED && smos__seq_gt(l->ack, p->rcv_nxt)) || smos__seq_gt(l->ack, t->cold->end[!from].fin_seq)))
+            p->flags |= SMOS__EP_FIN_ACKED;
     }
     return true;
 }
