@@ -13,9 +13,9 @@ A script is read line by line; `#` begins a comment.
 
 A segment: its time in seconds (or `+` seconds after the last; default +0.001), `>` from the client or `<` from the
 server, the flags (S F R P U E W, `.` for ACK, `-` for none), the sequence number relative to the sender's SYN and in
-parentheses the payload's length (`1:6(5)` means the same), `ack` relative to the peer's SYN, `win` as on the wire
-(default 65535), `urg`, options, and the payload: in quotes, or `X*5`, or by default the letters a to z (server: A to
-Z) of the place in the stream, the same in every copy.
+parentheses the payload's length (`1:6(5)` means the same), `ack` relative to the peer's SYN (`rawack`: the field as it
+is, without the flag), `win` as on the wire (default 65535), `urg`, options, and the payload: in quotes, or `X*5`, or by
+default the letters a to z (server: A to Z) of the place in the stream, the same in every copy.
 
 After a segment, what it must have caused; states, and of GAP, ANOMALY, ERROR, REXMIT, SETUP, ORPHAN exactly those
 that are listed:
@@ -186,7 +186,7 @@ class _Parser:
         flags = sum(FLAGS[letter] for letter in set(match["flags"]))
         rest = split(match["rest"])
         seq, length = self._range(rest.pop(0))
-        settings = {"ack": None, "win": 65535, "urg": 0}
+        settings = {"ack": None, "win": 65535, "urg": 0, "rawack": 0}
         options, bad_checksum = b"", False
         payload = pattern(side, seq - 1 + (flags & 2) // 2, length)
         while rest:
@@ -213,7 +213,7 @@ class _Parser:
             side=side,
             flags=flags,
             seq=(self.isn[side] + seq) % 2**32,
-            ack=0 if ack is None else (self.isn[1 - side] + ack) % 2**32,
+            ack=settings["rawack"] or 0 if ack is None else (self.isn[1 - side] + ack) % 2**32,
             window=settings["win"] or 0,
             urgent=settings["urg"] or 0,
             options=options,

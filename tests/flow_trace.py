@@ -42,6 +42,7 @@ class Trace:
     calls: list[Happened] = field(default_factory=list)
     states: dict[int, tuple[str, ...]] = field(default_factory=dict)  # after packet number, by the events STATE_CHANGE
     flows: list[Flow] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
 
 
 def config(script: Script) -> ShardConfig:
@@ -91,6 +92,7 @@ def run(script: Script, directory: Path) -> Trace:
         while not done & Run.END:
             done = shard.finish("capture_end")
             records += shard.take_records()
+        trace.counters = dict(shard.stats().counters)
         errors = [module["errors"] for module in shard.stats().modules if module["name"] == "recorder"]
         assert errors == [0], "the recorder itself failed"
     trace.flows = sorted((Flow(record) for record in split_records(bytes(records))), key=lambda flow: flow.start_ns)

@@ -1,10 +1,7 @@
 #include "tcp/tcp.h"
 
-#define MAX_WINDOW (1u << 30)                 /* RFC 7323 2.3 */
 #define PAWS_SECONDS (24u * 24 * 3600)        /* RFC 7323 5.5 */
 #define DEFAULT_SLACK 65536u
-
-enum { OPTION_SACK = 1, OPTION_TIMESTAMPS = 2, OPTION_TFO = 4, OPTION_ECN = 8 };
 
 
 static bool synchronized(uint8_t state) { return state >= SMOS_TCP_ESTABLISHED; }
@@ -51,13 +48,13 @@ static void syn_options(smos__tcp_t *t, const smos__layer_t *l, int from)
         e->wscale = l->wscale > 14 ? 14 : l->wscale; /* RFC 7323 2.3 */
     }
     if (l->flags & SMOS__HAS_MSS) c->mss = l->mss;
-    if (l->flags & SMOS__SACK_PERMITTED) c->options |= OPTION_SACK;
-    if (l->flags & SMOS__HAS_TIMESTAMP) c->options |= OPTION_TIMESTAMPS;
+    if (l->flags & SMOS__SACK_PERMITTED) c->options |= SMOS__OPTION_SACK;
+    if (l->flags & SMOS__HAS_TIMESTAMP) c->options |= SMOS__OPTION_TIMESTAMPS;
     if (l->flags & SMOS__HAS_TFO) {
-        c->options |= OPTION_TFO;
+        c->options |= SMOS__OPTION_TFO;
         e->flags |= SMOS__EP_TFO;
     }
-    if ((l->tcp_flags & (SMOS__ECE | SMOS__CWR)) == (l->tcp_flags & SMOS__ACK ? SMOS__ECE : SMOS__ECE | SMOS__CWR)) c->options |= OPTION_ECN;
+    if ((l->tcp_flags & (SMOS__ECE | SMOS__CWR)) == (l->tcp_flags & SMOS__ACK ? SMOS__ECE : SMOS__ECE | SMOS__CWR)) c->options |= SMOS__OPTION_ECN;
 }
 
 
@@ -134,6 +131,7 @@ static bool seen_before(const smos__tcp_t *t, int from, uint32_t seq, uint32_t l
 }
 
 
+/* What is wrong with a SYN has its name from notice.c. */
 static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t *facts)
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
@@ -151,7 +149,6 @@ static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
     }
     if (e->flags & SMOS__EP_SYN && l->seq == e->isn) { /* once more */
         *facts |= SMOS__TCP_REXMIT;
-        if (synchronized(e->state) && synchronized(p->state) && !ack) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_RESEND_ESTABLISHED);
         e->flags &= (uint16_t)~SMOS__EP_RTT; /* Karn: a retransmitted SYN measures nothing */
         e->snd_nxt = smos__seq_max(e->snd_nxt, l->seq + 1 + l->payload_len);
         if (!ack) { /* its data may be other data, or gone: the latest is what the peer will answer */
@@ -160,23 +157,12 @@ static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
         }
     } else if (e->flags & SMOS__EP_SYN || (synchronized(e->state) && e->flags & SMOS__EP_BASE && l->seq != e->isn)) {
         bool open = !synchronized(p->state) || !(e->flags & SMOS__EP_ACKED);
-        if (!ack || (e->flags & SMOS__EP_SYN && !open) || !(e->flags & SMOS__EP_SYN)) {
-            smos__tcp_anomaly(t, ack ? SMOS__ANOMALY_TCP_SYNACK_ON_ESTABLISHED : open ? SMOS__ANOMALY_TCP_SYN_RESEND_DIFFERENT_SEQ : SMOS__ANOMALY_TCP_SYN_ON_ESTABLISHED);
-            return;
-        }
-        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYNACK_DIFFERENT_SEQ);
+        if (!ack || !open || !(e->flags & SMOS__EP_SYN)) return;
         t->cold->end[from].alternate_isn = 1;
     }
-    if (e->flags & SMOS__EP_BASE && e->offset && l->seq != e->isn) { /* bytes went by already: no SYN moves them */
-        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_ON_ESTABLISHED);
-        return;
-    }
-    if (ack && p->flags & SMOS__EP_SYN && (smos__seq_leq(l->ack, p->isn) || smos__seq_gt(l->ack, p->snd_nxt))) {
-        smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYNACK_WRONG_ACK);
-        return;
-    }
+    if (e->flags & SMOS__EP_BASE && e->offset && l->seq != e->isn) return; /* bytes went by already: no SYN moves them */
+    if (ack && p->flags & SMOS__EP_SYN && (smos__seq_leq(l->ack, p->isn) || smos__seq_gt(l->ack, p->snd_nxt))) return;
     *facts |= SMOS__TCP_VALID;
-    if (ack && from == SMOS_CLIENT && t->flow->flags & SMOS__FLOW_TWO_SIDED) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYNACK_FROM_CLIENT);
     if (!(e->flags & SMOS__EP_SYN) || l->seq != e->isn) {
         if (!(e->flags & SMOS__EP_BASE) || l->seq != e->isn) rebase(t, from, l->seq + 1);
         e->snd_nxt = smos__seq_max(e->snd_nxt, l->seq + 1 + l->payload_len);
@@ -187,7 +173,6 @@ static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
     if (ack) {
         if (e->state == SMOS_TCP_CLOSED || e->state == SMOS_TCP_SYN_SENT) set_state(e, SMOS_TCP_SYN_RECEIVED, facts, SMOS__TCP_SENDER_STATE);
     } else {
-        if (p->state == SMOS_TCP_SYN_SENT) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SIMULTANEOUS_OPEN);
         if (!synchronized(e->state)) set_state(e, SMOS_TCP_SYN_SENT, facts, SMOS__TCP_SENDER_STATE);
     }
 }
@@ -207,13 +192,10 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
     }
     if (p->flags & SMOS__EP_BASE) {
         if (smos__seq_gt(l->ack, p->snd_nxt)) {
-            if (l->ack - p->snd_nxt > MAX_WINDOW) return smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_INVALID_ACK), false;
-            if (p->state == SMOS_TCP_SYN_RECEIVED && p->flags & SMOS__EP_SYN && !(p->flags & SMOS__EP_ACKED) && t->flow->flags & SMOS__FLOW_TWO_SIDED && !l->payload_len)
-                smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_WRONG_ACK_3WHS);
-            else if (p->packets && (smos__seq_gt(l->ack, p->snd_una) || !(p->flags & SMOS__EP_ACKED)))
-                smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_ACK_UNSEEN);
+            if (l->ack - p->snd_nxt > SMOS__MAX_WINDOW) return smos__tcp_notice_ack(t, l, from, SMOS__ANOMALY_TCP_INVALID_ACK), false;
+            smos__tcp_notice_ack(t, l, from, SMOS__ANOMALY_TCP_ACK_UNSEEN);
         } else if (p->flags & SMOS__EP_SYN && smos__seq_leq(l->ack, p->isn)) {
-            return smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_OLD_ACK), false;
+            return smos__tcp_notice_ack(t, l, from, SMOS__ANOMALY_TCP_OLD_ACK), false;
         }
     }
     if (!(p->flags & SMOS__EP_ACKED) || smos__seq_gt(l->ack, p->snd_una)) {
@@ -249,7 +231,7 @@ static bool in_window(const smos__tcp_t *t, const smos__layer_t *l, int from)
 {
     const smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     uint32_t left = e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt) ? e->snd_una : e->rcv_nxt;
-    if (!(p->flags & SMOS__EP_WINDOW) || !(e->flags & SMOS__EP_ACKED)) return smos__seq_leq(l->seq, left) || l->seq - left < MAX_WINDOW;
+    if (!(p->flags & SMOS__EP_WINDOW) || !(e->flags & SMOS__EP_ACKED)) return smos__seq_leq(l->seq, left) || l->seq - left < SMOS__MAX_WINDOW;
     /* Acknowledgements and window updates may have been lost to the capture: some slack, so that real data is not refused. */
     uint32_t slack = p->window > DEFAULT_SLACK ? p->window : DEFAULT_SLACK;
     return smos__seq_leq(l->seq, left + p->window + slack);
@@ -284,6 +266,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     uint8_t flags = l->tcp_flags;
     uint32_t facts = 0;
+    if (t->config->detail & SMOS_DETAIL_ANOMALIES) smos__tcp_notice(t, l, from);
     if (__builtin_expect(flags & SMOS__RST, 0)) {
         smos__anomaly_t why;
         if (flags & SMOS__SYN) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_RST);
@@ -318,7 +301,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         take_timestamp(t, l, e);
     }
     if ((l->payload_len || flags & SMOS__FIN) && !in_window(t, l, from)) {
-        smos__tcp_anomaly(t, flags & SMOS__FIN ? SMOS__ANOMALY_TCP_FIN_OUT_OF_WINDOW : SMOS__ANOMALY_TCP_OUT_OF_WINDOW);
+        smos__tcp_notice_outside(t, l, from);
         return facts;
     }
     if (flags & SMOS__ACK) {
@@ -350,6 +333,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
                 smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_KEEPALIVE_DATA);
             } else if (seen_before(t, from, l->seq, l->payload_len)) {
                 facts |= SMOS__TCP_REXMIT;
+                if (e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, end)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SPURIOUS_REXMIT);
                 t->cold->end[from].retransmits++;
                 e->flags &= (uint16_t)~SMOS__EP_RTT;
             } else {
@@ -361,8 +345,12 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
     }
     if (smos__seq_gt(end, e->snd_nxt)) e->snd_nxt = end;
     if (__builtin_expect(flags & SMOS__FIN, 0)) {
-        fin_sent(t, l, from, &facts);
-        if (smos__seq_gt(end + 1, e->snd_nxt)) e->snd_nxt = end + 1;
+        if (!(e->flags & SMOS__EP_FIN) && e->flags & SMOS__EP_ACKED && smos__seq_lt(end + 1, e->snd_una)) {
+            smos__tcp_notice_outside(t, l, from); /* the peer has more than it would leave: not this sender's, or of another connection */
+        } else {
+            fin_sent(t, l, from, &facts);
+            if (smos__seq_gt(end + 1, e->snd_nxt)) e->snd_nxt = end + 1;
+        }
     }
     /* Heard in the middle, or of a handshake whose other half the capture does not have. */
     if (e->state <= SMOS_TCP_SYN_SENT) set_state(e, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_SENDER_STATE);
@@ -425,23 +413,26 @@ bool smos__tcp_fast(smos__flow_t *f, const smos__layer_t *l, int from)
 {
     smos__endpoint_t *e = &f->end[from], *p = &f->end[!from];
     const uint16_t need = SMOS__EP_BASE | SMOS__EP_ACKED | SMOS__EP_WINDOW;
+    const uint16_t both = e->flags & p->flags;
     const uint16_t never = SMOS__EP_FIN | SMOS__EP_RST | SMOS__EP_SYN_DATA | SMOS__EP_ZERO_WINDOW | SMOS__EP_HOLE | SMOS__EP_DEPTH;
     uint32_t window = l->window;
     if ((l->tcp_flags & ~(SMOS__PSH | SMOS__ECE | SMOS__CWR)) != SMOS__ACK) return false;
     if (e->state != SMOS_TCP_ESTABLISHED || p->state != SMOS_TCP_ESTABLISHED) return false;
-    if ((e->flags & p->flags & need) != need || (e->flags | p->flags) & never || !window) return false;
+    if ((both & need) != need || (e->flags | p->flags) & never || !window) return false;
     if (l->seq != e->snd_nxt || e->rcv_nxt != e->snd_nxt || p->rcv_nxt != p->snd_nxt) return false;
     if (l->ack - p->snd_una > p->snd_nxt - p->snd_una) return false;
-    if (e->flags & p->flags & SMOS__EP_WSCALE) window <<= e->wscale;
+    if (both & SMOS__EP_WSCALE) window <<= e->wscale;
     if (smos__seq_gt(p->snd_una + e->window, l->ack + window)) return false; /* the right edge moves left: by rounding, or not */
     uint32_t room = p->window > DEFAULT_SLACK ? p->window * 2 : p->window + DEFAULT_SLACK;
     if (l->seq - e->snd_una > room) return false;
-    if (l->flags & SMOS__HAS_TIMESTAMP) {
-        if ((int32_t)(l->tsval - e->ts_recent) < 0 || !(e->flags & SMOS__EP_TIMESTAMPS)) return false;
+    if (l->flags & (SMOS__HAS_TIMESTAMP | SMOS__HAS_SACK)) {
+        if (l->flags & SMOS__HAS_SACK || (int32_t)(l->tsval - e->ts_recent) < 0 || !(e->flags & SMOS__EP_TIMESTAMPS)) return false;
         if (smos__seq_leq(l->seq, e->snd_una)) {
             e->ts_recent = l->tsval;
             e->ts_time = (uint32_t)((uint64_t)f->last_ns / 1000000000u);
         }
+    } else if (both & SMOS__EP_TIMESTAMPS) {
+        return false; /* one is missing */
     }
     p->snd_una = l->ack;
     e->window = window;

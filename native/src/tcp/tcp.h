@@ -13,6 +13,10 @@
 #include "tcp/sequence.h"
 #include "wire/packet.h"
 
+#define SMOS__MAX_WINDOW (1u << 30) /* RFC 7323 2.3 */
+
+enum { SMOS__OPTION_SACK = 1, SMOS__OPTION_TIMESTAMPS = 2, SMOS__OPTION_TFO = 4, SMOS__OPTION_ECN = 8 }; /* smos_endpoint_info_t.options */
+
 /* What happens inside a packet, in order. `receiver` is the side whose stream it is (SMOS_SERVER: what the client sent). */
 typedef struct smos__tcp_sink {
     void (*data)(void *context, int receiver, const uint8_t *data, uint32_t length, uint64_t offset);
@@ -74,6 +78,12 @@ void smos__stream_omit(smos__tcp_t *, int from, uint32_t seq);
 void smos__stream_acked(smos__tcp_t *, int from);
 void smos__stream_syn_data(smos__tcp_t *, int from, bool accepted);
 void smos__stream_finish(smos__tcp_t *, int from);
+
+/* notice.c: smos__tcp_notice names what is odd about a segment before it moves anything; the other two name what is wrong with its acknowledgement, or
+ * with a place outside the window, by the phase of the connection. */
+void smos__tcp_notice(smos__tcp_t *, const smos__layer_t *, int from);
+void smos__tcp_notice_ack(smos__tcp_t *, const smos__layer_t *, int from, smos__anomaly_t what);
+void smos__tcp_notice_outside(smos__tcp_t *, const smos__layer_t *, int from);
 
 /* reset.c: is the RST one that the receiver would obey (RFC 5961 3.2)? */
 bool smos__tcp_reset_valid(const smos__tcp_t *, const smos__layer_t *, int from, smos__anomaly_t *why);

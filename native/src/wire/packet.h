@@ -64,7 +64,8 @@ enum { /* smos__layer_t.flags */
     SMOS__HAS_TFO = 1 << 9,        /* RFC 7413 option (34) or its experimental form, cookie or request */
     SMOS__BAD_OPTIONS = 1 << 10,   /* a TCP option with an impossible length; those before it are valid */
     SMOS__ECN_CE = 1 << 11,
-    SMOS__UNCHECKED = 1 << 12      /* a checksum could not be verified (truncated, or told not to) */
+    SMOS__UNCHECKED = 1 << 12,     /* a checksum could not be verified (truncated, or told not to) */
+    SMOS__HAS_SACK = 1 << 13       /* RFC 2018: sack_blocks is not 0 */
 };
 
 /* One IP packet within a frame. Pointers are into the frame or, when SMOS__REASSEMBLED, into the defragmenter's buffer; both

@@ -49,6 +49,7 @@ void smos__tcp_options(smos__walk_t *w, smos__layer_t *l, const uint8_t *p, uint
             if (!(fits = length >= 10 && (length - 2) % 8 == 0)) break;
             l->sack = v;
             l->sack_blocks = (uint8_t)((length - 2) / 8);
+            l->flags |= SMOS__HAS_SACK;
             break;
         case 8:
             if (!(fits = length == 10)) break;
