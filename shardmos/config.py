@@ -84,6 +84,32 @@ def _one_of(*words: str) -> Callable[[Any, str], str]:
     return check
 
 
+def _names(value: Any, where: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) and 0 < len(each.encode()) < 16 for each in value):
+        raise UsageError(f"{where}: {value!r}; give a list of interfaces")
+    if len(set(value)) < len(value):
+        raise UsageError(f"{where}: {value!r}; each interface once")
+    return value
+
+
+def _pair(value: Any, where: str) -> list[str]:
+    value = list(value) if isinstance(value, tuple) else value
+    if not isinstance(value, list) or len(value) not in (0, 2) or not all(isinstance(each, str) for each in value):
+        raise UsageError(f"{where}: {value!r}; give two interfaces")
+    if len(value) == 2 and value[0] == value[1]:
+        raise UsageError(f"{where}: {value[0]} {value[1]}: a pair needs two interfaces, this is one")
+    return value
+
+
+REFUSALS = ("not-ip", "malformed")
+
+
+def _refusals(value: Any, where: str) -> list[str]:
+    if not isinstance(value, list) or not all(each in REFUSALS for each in value):
+        raise UsageError(f"{where}: {value!r}; give a list of {', '.join(REFUSALS)}")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """A key of the file. `default` None leaves it to the engine; `default_text` then says what that is."""
@@ -109,10 +135,27 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
         "as_recorded": Option(_flag, False, "at the pace of the capture's timestamps (--as-recorded)"),
         "exit": Option(_flag, False, "end the coordinator when the replay has ended (--exit)"),
     },
+    "port": {
+        "interfaces": Option(_names, [], "live interfaces to listen on (-i)"),
+        "pair": Option(_pair, [], "two interfaces to sit between, inline (--pair)"),
+        "driver": Option(_one_of("auto", "af_packet"), "auto", "how packets are taken from the wire (--driver)"),
+        "promiscuous": Option(_flag, False, "passive: see frames to other stations too (--promiscuous)"),
+        "fail": Option(
+            _one_of("closed", "open"), "closed", "a pair's packets that no worker serves: open passes them on unseen"),
+        "refuse": Option(_refusals, [], "what a pair does not pass on: not-ip, malformed"),
+        "busy_poll": Option(_flag, False, "never sleep; costs a whole core per worker (--busy-poll)"),
+        "fanout": Option(
+            _one_of("owner", "hash", "queue", "cpu", "round-robin", "random"), "owner",
+            "which worker's ring a packet comes to; what is another's is handed over"),
+        "ring": Option(size, 16 << 20, "memory of each receive ring", "16MiB"),
+        "block_time": Option(seconds, 0.008, "longest that a passive port keeps packets back to fill a block", "8ms"),
+    },
     "worker": {
         "memory": Option(size, 1 << 30, "bound of all memory of a worker: flows, buffers (--memory)", "1GiB"),
         "filter": Option(_text, "", "pcap filter; other packets are counted and go no further (--filter)"),
-        "key": Option(_one_of("5tuple", "vlan"), "5tuple", "what makes a flow; vlan keeps VLANs and tunnels apart"),
+        "key": Option(
+            _one_of("5tuple", "vlan"), None, "what makes a flow; vlan keeps VLANs and tunnels apart",
+            "5tuple in a replay, vlan live"),
         "checksums": Option(_one_of("verify", "ignore"), "verify", "ignore: for captures of offloaded traffic"),
         "max_flows": Option(_whole, None, "flows at once", "follows from memory"),
         "buffer_bytes": Option(size, None, "out-of-order bytes kept by a worker", "follows from memory"),
@@ -154,10 +197,17 @@ class Settings:
     def __getitem__(self, section: str) -> Mapping[str, Any]:
         return self.values[section]
 
+    @property
+    def live(self) -> bool:
+        """Packets come from the wire, not from captures."""
+        return bool(self["port"]["interfaces"] or self["port"]["pair"])
+
     def shard_options(self) -> dict[str, Any]:
         """Keywords for ShardConfig, without what the engine decides."""
         options = {key: value for key, value in {**self["worker"], **self["policy"]}.items() if key != "filter"}
         options.update({f"timeout_{key}": value for key, value in self["timeouts"].items()})
+        options["key"] = options["key"] or ("vlan" if self.live else "5tuple")
+        options.update(live=self.live, refuse=self["port"]["refuse"])
         return {key: value for key, value in options.items() if value is not None}
 
 

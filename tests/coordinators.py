@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ def shardmos(*arguments: str, timeout: float = 60) -> subprocess.CompletedProces
 class Running:
     """`shardmos up ARGUMENTS`, until the block's end."""
 
-    def __init__(self, *arguments: str, name: str = "default") -> None:
+    def __init__(self, *arguments: str, name: str = "default", prefix: Sequence[str] = ()) -> None:
         self.name = name
-        command = [sys.executable, "-c", PROGRAM, "up", "--memory", "32MiB", "--name", name, *arguments]
+        command = [*prefix, sys.executable, "-c", PROGRAM, "up", "--memory", "32MiB", "--name", name, *arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Running:

@@ -157,7 +157,9 @@ def test_a_name_without_coordinator_says_how_to_start_one(runtime_dir: Path) -> 
         (["--replay", "GOOD", "--memory", "12parsecs"], 2, "memory"),
         (["--replay", "GOOD", "--set", "worker.nothing=1"], 2, "nothing"),
         (["--replay", "GOOD", "--name", "../x"], 1, "name"),
-        (["-i", "eth0"], 2, "not built yet"),
+        (["-i", "nosuch0"], 1, "no interface nosuch0"),
+        (["--pair", "lo", "lo"], 2, "two interfaces"),
+        (["-i", "lo", "--replay", "GOOD"], 2, "one kind of port"),
         ([], 2, "no port"),
     ],
 )

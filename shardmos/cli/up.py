@@ -72,26 +72,36 @@ def up(
     interface: Annotated[
         list[str] | None,
         typer.Option(
-            "-i", "--interface", metavar="IFACE", help="A live interface (not yet there).", show_default=False
+            "-i", "--interface", metavar="IFACE", help="A live interface to listen on; repeat.", show_default=False
         ),
     ] = None,
     pair: Annotated[
         tuple[str, str] | None,
-        typer.Option("--pair", metavar="A B", help="An inline pair (not yet there).", show_default=False),
+        typer.Option("--pair", metavar="A B", help="Two interfaces to sit between, inline.", show_default=False),
     ] = None,
+    driver: Annotated[
+        str | None, typer.Option("--driver", metavar="DRIVER", help="auto or af_packet.", show_default="auto")
+    ] = None,
+    promiscuous: Annotated[
+        bool, typer.Option("--promiscuous", help="See frames to other stations; a pair always does.")
+    ] = False,
+    busy_poll: Annotated[bool, typer.Option("--busy-poll", help="Never sleep: a whole core per worker.")] = False,
 ) -> None:
     """Run a coordinator with its workers in the foreground, until Ctrl-C."""
     from shardmos import config as configuration
     from shardmos.workers.capture import check_workers, is_mappable, source_paths
 
-    if interface or pair:
-        raise UsageError("live interfaces (-i, --pair) are not built yet; replay a capture with --replay FILE")
     given: dict[tuple[str, str], Any] = {
         ("replay", "files"): [*(replay or ()), *(files or ())] or None,
         ("replay", "loop"): loop or None,
         ("replay", "rate"): rate,
         ("replay", "as_recorded"): as_recorded or None,
         ("replay", "exit"): exit or None,
+        ("port", "interfaces"): interface or None,
+        ("port", "pair"): pair,
+        ("port", "driver"): driver,
+        ("port", "promiscuous"): promiscuous or None,
+        ("port", "busy_poll"): busy_poll or None,
         ("coordinator", "workers"): workers,
         ("coordinator", "name"): name,
         ("coordinator", "log_level"): log_level,
@@ -105,15 +115,20 @@ def up(
         overrides.update([configuration.parse_setting(setting)])
     chosen = configuration.load(config, overrides)
     port = chosen["replay"]
-    if not port["files"]:
-        raise UsageError("no port: give --replay FILE")
+    live = chosen["port"]
+    if sum(map(bool, (live["interfaces"], live["pair"], port["files"]))) > 1:
+        raise UsageError("one kind of port at a time: -i IFACE..., --pair A B, or --replay FILE...")
+    if not port["files"] and not chosen.live:
+        raise UsageError("no port: give -i IFACE, --pair A B, or --replay FILE")
     if port["rate"] and port["as_recorded"]:
         raise UsageError("--rate and --as-recorded exclude each other")
     if port["loop"] and "-" in port["files"]:
         raise UsageError("--loop: standard input cannot be read again")
     check_workers(chosen["coordinator"]["workers"])
-    paths = source_paths(port["files"])
+    paths = source_paths(port["files"]) if port["files"] else []
     from shardmos.control import coordinator
 
-    # One worker reads anything; several need files that each can map, or a process that deals packets out.
-    coordinator.run(chosen, mappable=chosen["coordinator"]["workers"] == 1 or is_mappable(paths))
+    # Live ports are dealt out by the kernel. One worker reads any capture; several need files that each can map, or a
+    # process that deals packets out.
+    mappable = chosen.live or chosen["coordinator"]["workers"] == 1 or is_mappable(paths)
+    coordinator.run(chosen, mappable=mappable)

@@ -283,6 +283,7 @@ class Coordinator:
             "version": release,
             "since": self._began,
             "port": dict(self._settings["replay"]),
+            "ports": self.supervisor.ports.status(),
             "subscriptions": sorted(self.publisher.subscriptions),
             "workers": [self._worker_status(slot) for slot in self.supervisor.slots],
         }

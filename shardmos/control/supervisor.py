@@ -27,6 +27,7 @@ import zmq.asyncio
 
 from shardmos.config import Settings
 from shardmos.control.affinity import Plan
+from shardmos.control.ports import Ports
 from shardmos.control.protocol import MAX_TRANSPORT, ProtocolError, bind_private, pack, unpack
 from shardmos.control.stats import WorkerStats, read_breadcrumb
 from shardmos.errors import ShardmosError
@@ -110,6 +111,7 @@ class Supervisor:
         self.batches.set(zmq.RCVHWM, _BATCH_HWM)
         self.batches.set(zmq.MAXMSGSIZE, MAX_TRANSPORT)
         bind_private(self.batches, sockets["batches"])
+        self.ports = Ports(settings, len(plan.workers), self._owner_seed)
         self.slots = [self._make_slot(index, mappable) for index in range(len(plan.workers))]
 
     def _make_slot(self, index: int, mappable: bool) -> Slot:
@@ -146,6 +148,9 @@ class Supervisor:
             "rest_cores": list(self._plan.rest),
             "filter": self._settings["worker"]["filter"],
             "port": {**self._port(replay), "ring_fd": slot.ring_fd},
+            "live": self.ports.spec(slot.index),
+            "resumed": slot.process is not None,
+            "busy_poll": self._settings["port"]["busy_poll"],
             "config": {
                 **options,
                 "worker": slot.index,
@@ -156,6 +161,7 @@ class Supervisor:
             },
         }
         inherited = [*slot.fds.values(), *([slot.ring_fd] if slot.ring_fd is not None else [])]
+        inherited += self.ports.fds(slot.index)
         slot.process = self._spawn(spec, theirs, inherited)
         self._watch(slot.process, lambda process: self._died(slot, process))
 
@@ -379,6 +385,7 @@ class Supervisor:
                 os.close(fd)
         if self._dealer_line is not None:
             self._dealer_line.close()
+        self.ports.close()
         self.control.close()
         self.batches.close()
 

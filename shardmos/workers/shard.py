@@ -37,6 +37,7 @@ _PUBLISH = {
     "modules": lib.SMOS_PUBLISH_MODULES,
     "log": lib.SMOS_PUBLISH_LOG,
 }
+_REFUSALS = {"not-ip": lib.SMOS_REFUSE_NOT_IP, "malformed": lib.SMOS_REFUSE_MALFORMED}
 _TIMES = (
     "timeout_syn", "timeout_established", "timeout_closed", "timeout_reset", "timeout_udp", "timeout_icmp", "max_jump",
 )  # fmt: skip
@@ -68,7 +69,7 @@ class ShardConfig:
 
     `memory` bounds the worker in bytes; sizes that are given beside it override what follows from it.
     `publish` fills the event queue ("anomalies", "modules", "log"); "flows" collects the records of ended flows, as
-    `records` does.
+    `records` does. `refuse` names what an inline port does not pass on ("not-ip", "malformed").
     """
 
     worker: int = 0
@@ -90,6 +91,7 @@ class ShardConfig:
     checksums: str = "verify"
     key: str = "5tuple"
     live: bool = False
+    refuse: Sequence[str] = ()
     records: bool = False
     history: bool = True
     rtt: bool = True
@@ -199,6 +201,20 @@ class Shard:
         error = ffi.new("char[]", ERROR_SIZE)
         _check(lib.smos_shard_open_ring(self._open(), fd, error), error)
 
+    def add_packet_port(self, spec: Mapping[str, Any], resumed: bool = False) -> None:
+        """A live port over packet sockets (a spec of shardmos.control.af_packet).
+
+        `resumed`: another process used its rings before.
+        """
+        native = ffi.new("smos_packet_port_t *")
+        native.fd[0], native.fd[1] = [*spec["fds"], -1][:2]
+        native.block_bytes, native.blocks, native.frame_bytes = spec["block_bytes"], spec["blocks"], spec["frame_bytes"]
+        native.linktype, native.resumed, native.fail_open = spec["linktype"], int(resumed), int(spec["fail_open"])
+        for place, name in enumerate(spec["names"]):
+            ffi.memmove(native.name[place], name.encode()[:15], len(name.encode()[:15]))
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_add_packet_port(self._open(), native, error), error)
+
     def set_filter(self, text: str) -> None:
         """Only packets that match go to the flows (pcap syntax over the innermost IP packet)."""
         error = ffi.new("char[]", ERROR_SIZE)
@@ -206,18 +222,23 @@ class Shard:
 
     # ---- running ----
 
-    def run(self, max_seconds: float = 0.1) -> Run:
+    def run(self, max_seconds: float = 0.1, idle_seconds: float = 0.0, wake: Sequence[int] = ()) -> Run:
         """Runs without the GIL until something needs the caller, at most for `max_seconds`.
 
-        An exception that no handler may swallow (KeyboardInterrupt, SystemExit) ends the run and is raised here.
+        With `idle_seconds` it sleeps so long where nothing is to be received, until the port is ready or one of the
+        descriptors `wake` is readable. An exception that no handler may swallow (KeyboardInterrupt, SystemExit) ends
+        the run and is raised here.
         """
         pointer = self._open()
-        limit = _nanoseconds(max_seconds, "max_seconds")
+        limit, idle = _nanoseconds(max_seconds, "max_seconds"), _nanoseconds(idle_seconds, "idle_seconds")
         if self._running:
             raise ShardError("the shard is running already: run() was called from a handler or another thread")
         self._running = True
         try:
-            result = lib.smos_shard_run(pointer, limit)
+            if idle:
+                result = lib.smos_shard_run_waiting(pointer, limit, idle, wake, len(wake))
+            else:
+                result = lib.smos_shard_run(pointer, limit)
         finally:
             self._running = False
         return self._result(result)
@@ -567,6 +588,8 @@ def _native_config(config: ShardConfig) -> CData:
     ):
         if (chosen := getattr(config, field)) is not None:
             setattr(native, name, _choice(chosen, choices, field))
+    for what in config.refuse:
+        native.refuse |= _choice(what, _REFUSALS, "refuse")
     native.live, native.records = int(config.live), int(config.records)
     native.detail = (
         (lib.SMOS_DETAIL_HISTORY if config.history else 0)

@@ -54,6 +54,8 @@ class Worker:
         self._index: int = spec["config"]["worker"]
         self._liveness: int = spec["liveness_fd"]
         self._rest: list[int] = spec["rest_cores"]
+        self._live = bool(spec["live"])
+        self._sleeps = self._live and not spec["busy_poll"]
         self._shard: Shard | None = None
         self._active: dict[str, Prepared] = {}
         self._ready: dict[int, Prepared] = {}  # prepared, by push; waiting for COMMIT or ABORT
@@ -74,6 +76,7 @@ class Worker:
         self._control.set(zmq.IDENTITY, self._spec["identity"])
         self._control.set(zmq.LINGER, 200)
         self._control.connect(self._spec["control"])
+        self._control_fd: int = self._control.get(zmq.FD)  # type: ignore[assignment]
         self._batches = self._context.socket(zmq.PUSH)
         self._batches.set(zmq.SNDHWM, BATCH_HWM)
         self._batches.set(zmq.LINGER, 500)
@@ -104,7 +107,10 @@ class Worker:
         self._shard = shard = Shard(ShardConfig(**self._spec["config"]))
         if self._spec["filter"]:
             shard.set_filter(self._spec["filter"])
-        if port["ring_fd"] is not None:
+        if self._spec["live"]:
+            for live in self._spec["live"]:
+                open_live(shard, live, self._spec["resumed"])
+        elif port["ring_fd"] is not None:
             shard.open_ring(port["ring_fd"])
         else:
             shard.open_captures(port["files"], loop=port["loop"], rate=port["rate"], as_recorded=port["as_recorded"])
@@ -112,7 +118,11 @@ class Worker:
     def _turn(self) -> tuple[float | None, int]:
         """Runs the shard for a little: how long its port has nothing then (None: unknown), and its descriptor or -1."""
         assert self._shard is not None
-        result = self._shard.run(TURN_SECONDS)
+        if self._sleeps:
+            wake = (self._control_fd, self._liveness, self._wake)
+            result = self._shard.run(TURN_SECONDS, FLUSH_SECONDS, wake)
+        else:
+            result = self._shard.run(TURN_SECONDS)
         now = time.monotonic()
         if result & (Run.EVENTS | Run.RECORDS) or now - self._last_flush > FLUSH_SECONDS:
             self._flush(now)
@@ -124,7 +134,7 @@ class Worker:
             self._state = "ended"
             self._tell("ended", {"message": failure, **self._sent})
             return None, -1
-        if not result & Run.IDLE:
+        if not result & Run.IDLE or self._live:
             return 0.0, -1
         seconds = self._shard.wait_seconds()
         return FLUSH_SECONDS if seconds is None else min(seconds, FLUSH_SECONDS), self._shard.fileno()
@@ -315,6 +325,12 @@ class Worker:
         self._context.term()
         if self._shard is not None:
             self._shard.close()
+
+
+def open_live(shard: Shard, spec: dict[str, Any], resumed: bool) -> None:
+    """Adds a live port by the driver of its specification (shardmos.control.ports)."""
+    openers = {"af_packet": shard.add_packet_port}
+    openers[spec["driver"]](spec, resumed)
 
 
 class Dealing:

@@ -65,6 +65,17 @@ typedef struct smos_replay_options {
     uint8_t reserved[5];
 } smos_replay_options_t;
 int smos_shard_open_captures(smos_shard_t *, const char *const *paths, int count, const smos_replay_options_t *, char *error);
+/* Linux packet sockets, opened, bound and configured by whoever has the right to (see shardmos/control/af_packet.py); they are mapped here,
+ * and stay the caller's. Several passive ports may be added to a shard, or one pair. */
+typedef struct smos_packet_port {
+    int32_t fd[2];        /* fd[1] -1: a passive port with a TPACKET_V3 ring. Else a pair: TPACKET_V2, PACKET_VNET_HDR, PACKET_COPY_THRESH */
+    uint32_t block_bytes, blocks, frame_bytes; /* as PACKET_RX_RING got them */
+    uint16_t linktype;    /* LINKTYPE_ value */
+    uint8_t resumed;      /* 1: another process used the rings before */
+    uint8_t fail_open;    /* pair: 1 a frame that ended two workers is passed on unseen, 0 dropped */
+    char name[2][16];     /* of the interfaces, for messages */
+} smos_packet_port_t;
+int smos_shard_add_packet_port(smos_shard_t *, const smos_packet_port_t *, char *error);
 /* A hand-over ring in the memory of fd (see smos_dealer). */
 int smos_shard_open_ring(smos_shard_t *, int fd, char *error);
 /* Only packets that match go to the flows; the rest are counted. Before the first run. */
@@ -81,6 +92,9 @@ enum {
     SMOS_RUN_INTERRUPTED = 64 /* smos_shard_interrupt was called */
 };
 uint32_t smos_shard_run(smos_shard_t *, int64_t max_ns);
+/* As smos_shard_run, but where nothing is to be received it sleeps itself: until the port is ready, until one of `fds` is readable
+ * (SMOS_RUN_INTERRUPTED), or for idle_ns (SMOS_RUN_IDLE). */
+uint32_t smos_shard_run_waiting(smos_shard_t *, int64_t max_ns, int64_t idle_ns, const int *fds, int count);
 int64_t smos_shard_wait_ns(const smos_shard_t *); /* after IDLE: how long to sleep, or -1 for until smos_shard_fd is ready */
 int smos_shard_fd(const smos_shard_t *);
 const char *smos_shard_error(const smos_shard_t *);

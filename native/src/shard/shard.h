@@ -1,4 +1,4 @@
-/* shard.h: one worker's packet loop and everything it owns. Files: shard.c (life and loop), process.c (a packet's way), flows.c (making and
+/* shard.h: one worker's packet loop and everything it owns. Files: shard.c (life and loop), live.c (ports that wait), process.c (a packet's way), flows.c (making and
  * ending flows), segments.c (stats and breadcrumb), api.c (what modules call), config.c (defaults), dealer.c (hand-over). */
 #ifndef SMOS__SHARD_H
 #define SMOS__SHARD_H
@@ -131,6 +131,9 @@ static inline bool smos__flow_expired(const smos_shard_t *s, const smos__flow_t 
 {
     return s->timeout[f->class_] && now_ns - f->last_ns > s->timeout[f->class_];
 }
+
+/* live.c: gives the shard one port more, which it owns from then on, also on failure. 0 or a negative errno with one line in error. */
+int smos__shard_add_port(smos_shard_t *, smos__port_t *, char *error);
 
 /* segments.c */
 int smos__region_map(smos__region_t *, int fd, size_t bytes);

@@ -1,0 +1,14 @@
+/* multi.h: several ports as one, each burst in order of time. A frame's `port` says which of them it came from and goes back to. */
+#ifndef SMOS__MULTI_H
+#define SMOS__MULTI_H
+
+#include "port/port.h"
+
+#define SMOS__MULTI_PORTS 288 /* devices, and the rings of all other workers */
+
+smos__port_t *smos__multi_open(char *error); /* NULL: out of memory, or of descriptors */
+/* Owns the port from now on. 0; -ENOSPC and the like with one line in error, the port stays the caller's then. */
+int smos__multi_add(smos__port_t *multi, smos__port_t *port, char *error);
+bool smos__port_is_multi(const smos__port_t *);
+
+#endif

@@ -1,0 +1,65 @@
+/* Live ports of a shard, and sleeping where they have nothing. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "port/af_packet.h"
+#include "port/multi.h"
+#include "shard/shard.h"
+
+#define MAX_FDS 8
+
+
+int smos__shard_add_port(smos_shard_t *s, smos__port_t *port, char *error)
+{
+    if (!s->port) return s->port = port, 0;
+    if (!smos__port_is_multi(s->port)) {
+        smos__port_t *multi = smos__multi_open(error);
+        if (!multi) return port->close(port), -ENOMEM;
+        int status = smos__multi_add(multi, s->port, error);
+        s->port = multi;
+        if (status) return port->close(port), status;
+    }
+    int status = smos__multi_add(s->port, port, error);
+    if (status) port->close(port);
+    return status;
+}
+
+
+int smos_shard_add_packet_port(smos_shard_t *s, const smos_packet_port_t *o, char *error)
+{
+    smos__port_t *port = o->fd[1] < 0 ? smos__blocks_open(o, error) : smos__pair_open(o, error);
+    return port ? smos__shard_add_port(s, port, error) : -EIO;
+}
+
+
+static int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+
+uint32_t smos_shard_run_waiting(smos_shard_t *s, int64_t max_ns, int64_t idle_ns, const int *fds, int count)
+{
+    int64_t start = monotonic_ns(), busy_until = start + max_ns, idle_until = start + idle_ns;
+    struct pollfd polled[MAX_FDS + 1];
+    if (count > MAX_FDS) count = MAX_FDS;
+    for (int i = 0; i < count; i++) polled[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+    for (;;) {
+        uint32_t bits = smos_shard_run(s, max_ns);
+        if (bits != SMOS_RUN_IDLE) return bits;
+        int64_t now = monotonic_ns(), left = idle_until - now;
+        if (left <= 0) return bits;
+        int64_t wait = smos_shard_wait_ns(s);
+        if (wait >= 0 && wait < left) left = wait;
+        polled[count] = (struct pollfd){.fd = smos_shard_fd(s), .events = POLLIN};
+        struct timespec timeout = {left / 1000000000, left % 1000000000};
+        int ready = ppoll(polled, (nfds_t)count + 1, &timeout, NULL);
+        for (int i = 0; ready > 0 && i < count; i++)
+            if (polled[i].revents) return bits | SMOS_RUN_INTERRUPTED;
+        if (monotonic_ns() >= busy_until && ready > 0) return bits | SMOS_RUN_TIME;
+    }
+}

@@ -1,0 +1,90 @@
+"""A network interface as the kernel shows it: what it is, whether it is up, what it counted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardmos.errors import ShardmosError
+
+_NET = Path("/sys/class/net")
+_ETHERNET = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK
+_RAW_IP = (65534, 768, 769, 776, 778, 823)  # ARPHRD_NONE and IP tunnels
+_IFF_UP = 1
+LINKTYPE_ETHERNET, LINKTYPE_RAW = 1, 101
+COUNTERS = (
+    "rx_packets", "rx_dropped", "rx_errors", "rx_fifo_errors", "rx_missed_errors", "rx_nohandler",
+    "tx_packets", "tx_dropped", "tx_errors",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """`mtu` in bytes without the Ethernet header."""
+
+    name: str
+    index: int
+    mtu: int
+    linktype: int
+    up: bool
+
+
+def find(name: str) -> Interface:
+    """ShardmosError with one line where there is none, or none that packets can be read from."""
+    try:
+        index = socket.if_nametoindex(name)
+        kind, mtu, flags = (int(_read(name, what), 0) for what in ("type", "mtu", "flags"))
+    except (OSError, ValueError):
+        there = ", ".join(sorted(each for _, each in socket.if_nameindex())) or "none"
+        raise ShardmosError(f"no interface {name}; there are: {there}") from None
+    if kind in _ETHERNET:
+        linktype = LINKTYPE_ETHERNET
+    elif kind in _RAW_IP:
+        linktype = LINKTYPE_RAW
+    else:
+        raise ShardmosError(f"{name} is no Ethernet or IP interface (ARPHRD type {kind}); it cannot be a port")
+    return Interface(name, index, mtu, linktype, bool(flags & _IFF_UP))
+
+
+def index_of(name: str) -> int:
+    """0 while there is none."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
+
+
+def is_up(name: str) -> bool:
+    """Up, and with a carrier."""
+    with contextlib.suppress(OSError, ValueError):
+        return bool(int(_read(name, "flags"), 0) & _IFF_UP) and _read(name, "carrier") == "1"
+    return False
+
+
+def counters(name: str) -> dict[str, int]:
+    """The device's own counters; empty while it is gone."""
+    found = {}
+    for counter in COUNTERS:
+        with contextlib.suppress(OSError, ValueError):
+            found[counter] = int(_read(name, f"statistics/{counter}"))
+    return found
+
+
+def backlog() -> dict[str, int]:
+    """The kernel's queues before any socket, over all cores: taken, dropped for want of room, cut short."""
+    names = ("backlog_packets", "backlog_dropped", "backlog_squeezed")
+    total = dict.fromkeys(names, 0)
+    with contextlib.suppress(OSError, ValueError), open("/proc/net/softnet_stat") as file:
+        for line in file:
+            for name, value in zip(names, line.split(), strict=False):
+                total[name] += int(value, 16)
+    return total
+
+
+def _read(name: str, what: str) -> str:
+    if "/" in name or name in ("", ".", ".."):
+        raise ValueError(name)
+    return os.fspath((_NET / name / what).read_text().strip())

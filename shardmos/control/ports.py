@@ -1,0 +1,131 @@
+"""Live ports of a coordinator: opened here by driver, handed to workers as descriptors. The place that knows drivers.
+
+A driver is a function (names, workers, owner_seed, options) -> LivePort; ShardmosError with one line where it cannot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from shardmos.config import Settings
+from shardmos.control import af_packet, interface
+from shardmos.errors import ShardmosError
+
+log = logging.getLogger("shardmos")
+
+
+class LivePort(Protocol):
+    """What a driver opened: one passive interface, or a pair, for all workers."""
+
+    driver: str
+    names: list[str]
+
+    def fds(self, worker: int) -> list[int]:
+        """Descriptors that the worker inherits; their numbers are the same in both processes."""
+
+    def spec(self, worker: int) -> dict[str, Any]:
+        """What the worker's `Shard` opens it from; has "driver"."""
+
+    def stale(self) -> bool:
+        """It must be opened again: its interface is another one now."""
+
+    def close(self) -> None: ...
+
+
+Opener = Callable[[list[str], int, int, dict[str, Any]], LivePort]
+DRIVERS: dict[str, Opener] = {"af_packet": af_packet.open_port}
+BEST_FIRST = ("af_packet",)  # what auto tries
+
+
+class Ports:
+    """All live ports of a coordinator; empty where it replays captures."""
+
+    def __init__(self, settings: Settings, workers: int, owner_seed: int) -> None:
+        self._options, self._workers, self._seed = dict(settings["port"]), workers, owner_seed
+        wanted = [[name] for name in self._options["interfaces"]]
+        if self._options["pair"]:
+            wanted.append(list(self._options["pair"]))
+        self.ports: list[LivePort] = []
+        try:
+            for names in wanted:
+                self.ports.append(self._open(names))
+        except ShardmosError:
+            self.close()
+            raise
+        self._began = {name: interface.counters(name) for name in self.names}
+        self._backlog = interface.backlog()
+
+    def _open(self, names: list[str]) -> LivePort:
+        chosen = self._options["driver"]
+        refused = []
+        for driver in BEST_FIRST if chosen == "auto" else (chosen,):
+            try:
+                port = DRIVERS[driver](names, self._workers, self._seed, self._options)
+            except ShardmosError as error:
+                if chosen != "auto" or driver == BEST_FIRST[-1]:
+                    raise
+                refused.append(f"{driver} not: {error}")
+                continue
+            why = "; ".join(refused) or ("as asked" if chosen != "auto" else "the best that works here")
+            log.info("port %s: driver %s (%s)", " and ".join(names), driver, why)
+            for name in names:
+                if not interface.is_up(name):
+                    log.warning("%s is down: no packets come before: ip link set %s up", name, name)
+            return port
+        raise AssertionError
+
+    @property
+    def names(self) -> list[str]:
+        return [name for port in self.ports for name in port.names]
+
+    def fds(self, worker: int) -> list[int]:
+        return [fd for port in self.ports for fd in port.fds(worker)]
+
+    def spec(self, worker: int) -> list[dict[str, Any]]:
+        return [port.spec(worker) for port in self.ports]
+
+    def status(self) -> list[dict[str, Any]]:
+        """Per port its driver and interfaces, with what their devices counted since the start."""
+        return [
+            {
+                "driver": port.driver,
+                "interfaces": [
+                    {
+                        "name": name,
+                        "up": interface.is_up(name),
+                        "counters": {
+                            key: value - self._began[name].get(key, 0)
+                            for key, value in interface.counters(name).items()
+                        },
+                    }
+                    for name in port.names
+                ],
+            }
+            for port in self.ports
+        ]
+
+    def backlog(self) -> dict[str, int]:
+        """The host's queues before any socket, since the start."""
+        return {key: value - self._backlog[key] for key, value in interface.backlog().items()}
+
+    def reopen(self) -> list[int]:
+        """Opens again what went and came back; the places of those ports. What cannot be opened yet is tried later."""
+        changed = []
+        for place, port in enumerate(self.ports):
+            if not port.stale():
+                continue
+            names = port.names
+            port.close()
+            try:
+                self.ports[place] = self._open(names)
+            except ShardmosError as error:
+                log.warning("%s", error)
+                continue
+            changed.append(place)
+        return changed
+
+    def close(self) -> None:
+        for port in self.ports:
+            port.close()
