@@ -17,6 +17,9 @@ parentheses the payload's length (`1:6(5)` means the same), `ack` relative to th
 is, without the flag), `win` as on the wire (default 65535), `urg`, options, and the payload: in quotes, or `X*5`, or by
 default the letters a to z (server: A to Z) of the place in the stream, the same in every copy.
 
+`icmp 3 1 of 2` is an ICMP error (ICMPv6 with `ip 6`), type 3, code 1, of a router about segment 2 as it was sent, with
+`+ N` as if its sequence number had been higher by N.
+
 After a segment, what it must have caused; states, and of GAP, ANOMALY, ERROR, REXMIT, SETUP, ORPHAN exactly those
 that are listed:
 
@@ -41,7 +44,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 CLIENT, SERVER = 0, 1
@@ -75,6 +78,7 @@ class Segment:
     ports: tuple[int, int]
     ip: int
     bad_checksum: bool
+    icmp: bytes = b""  # an ICMP error instead: type, code, zeros, and what it quotes
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,8 @@ class _Parser:
             self.ports[SIDES[words[1]]] = int(words[2])
         elif head == "ip":
             self.ip = int(words[1])
+        elif head == "icmp":
+            self.script.segments.append(self._icmp(words[1:]))
         elif head == "*":
             if not self.script.segments:
                 raise ValueError("an expectation before the first segment")
@@ -170,6 +176,17 @@ class _Parser:
             self.script.finals.append(Expectation(number, words[1:], flow=self.flow))
         else:
             self.script.segments.append(self._segment(words))
+
+    def _icmp(self, words: list[str]) -> Segment:
+        kind, code, about = int(words[0]), int(words[1]), int(words[3])
+        segment = self.script.segments[about - 1]
+        if words[2] != "of" or words[4:5] not in ([], ["+"]):
+            raise ValueError("an ICMP error is written `icmp TYPE CODE of SEGMENT` or `… of SEGMENT + N`")
+        self.time_ns += 1_000_000
+        seq = (segment.seq + (int(words[5]) if len(words) > 4 else 0)) % 2**32
+        quoted = packet(replace(segment, seq=seq), about)[: 28 if segment.ip == 4 else 48]
+        error = struct.pack("!BBHI", kind, code, 0, 0) + quoted
+        return replace(segment, time_ns=self.time_ns, icmp=error)
 
     def _segment(self, words: list[str]) -> Segment:
         match = _SEGMENT.fullmatch(" ".join(words))
@@ -273,6 +290,7 @@ _ADDRESSES = {
     4: (bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])),
     6: (bytes.fromhex("20010db8000000000000000000000001"), bytes.fromhex("20010db8000000000000000000000002")),
 }
+_ROUTER = {4: bytes([10, 0, 0, 254]), 6: bytes.fromhex("20010db80000000000000000000000fe")}
 
 
 def checksum(data: bytes) -> int:
@@ -287,6 +305,8 @@ def packet(segment: Segment, number: int) -> bytes:
     """The segment as an IP packet with right checksums, unless it asks for a wrong one."""
     addresses = _ADDRESSES[segment.ip]
     source, destination = addresses[segment.side], addresses[1 - segment.side]
+    if segment.icmp:  # to the quoted packet's sender
+        return _icmp_packet(segment, number, _ROUTER[segment.ip], source)
     sport, dport = segment.ports[segment.side], segment.ports[1 - segment.side]
     words = (5 + len(segment.options) // 4) << 4
     header = struct.pack(
@@ -296,11 +316,21 @@ def packet(segment: Segment, number: int) -> bytes:
     total = checksum(source + destination + struct.pack("!II", len(tcp), 6) + tcp)
     if segment.bad_checksum:
         total ^= 0x5555
-    tcp = tcp[:16] + struct.pack("!H", total) + tcp[18:]
-    if segment.ip == 6:
-        return struct.pack("!IHBB", 6 << 28, len(tcp), 6, 64) + source + destination + tcp
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), number & 0xFFFF, 0x4000, 64, 6, 0) + source + destination
-    return ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:] + tcp
+    return _ip(segment.ip, number, 6, source, destination, tcp[:16] + struct.pack("!H", total) + tcp[18:])
+
+
+def _icmp_packet(segment: Segment, number: int, source: bytes, destination: bytes) -> bytes:
+    error, proto = segment.icmp, 1 if segment.ip == 4 else 58
+    pseudo = b"" if segment.ip == 4 else source + destination + struct.pack("!II", len(error), proto)
+    error = error[:2] + struct.pack("!H", checksum(pseudo + error)) + error[4:]
+    return _ip(segment.ip, number, proto, source, destination, error)
+
+
+def _ip(version: int, number: int, proto: int, source: bytes, destination: bytes, data: bytes) -> bytes:
+    if version == 6:
+        return struct.pack("!IHBB", 6 << 28, len(data), proto, 64) + source + destination + data
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), number & 0xFFFF, 0x4000, 64, proto, 0) + source + destination
+    return ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:] + data
 
 
 def capture(script: Script) -> bytes:

@@ -254,7 +254,7 @@ def _rules(trace: Trace) -> Iterator[str]:
         if ends != [(CLIENT, flow.end_reason), (SERVER, flow.end_reason)]:
             yield f"flow {index}: CONN_END was raised as {ends}, the flow ended by {flow.end_reason}"
         last = {call.side: state_text(call.detail) for call in calls if call.event == Event.STATE_CHANGE}
-        if flow.tcp_state != (last.get(CLIENT, "CLOSED"), last.get(SERVER, "CLOSED")):
+        if flow.proto == "tcp" and flow.tcp_state != (last.get(CLIENT, "CLOSED"), last.get(SERVER, "CLOSED")):
             yield f"flow {index}: its states are {flow.tcp_state}, the last STATE_CHANGE said {last}"
         for sender in (CLIENT, SERVER):
             reached = delivered = 0

@@ -397,13 +397,12 @@ static bool owns(const smos_shard_t *s, const smos_tuple_t *tuple)
 
 
 /* An ICMP error and the flow it is about, which may belong to another worker than the error itself. */
-static void tie_icmp_error(smos_shard_t *s, const smos__layer_t *l)
+static void tie_icmp_error(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
 {
-    int from;
     smos_tuple_t quoted = l->quoted;
+    if (l->flags & SMOS__BAD_CHECKSUM) return;
     if (s->config.key == 0) quoted.vlan = 0, quoted.tunnel = 0;
-    if (!owns(s, &quoted)) return;
-    if (smos__table_find(&s->table, s->arena.hot, smos__table_hash(&s->table, &quoted), &quoted, &from) != SMOS__NO_FLOW) SMOS__COUNT(s, icmp_errors_tied);
+    if (owns(s, &quoted)) smos__icmp_error(s, frame, l, &quoted);
 }
 
 
@@ -488,14 +487,14 @@ static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__dec
     for (uint8_t k = 0; k < layers; k++) {
         smos__layer_t *l = &d->layer[k];
         if (!owns(s, &l->tuple)) {
-            if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, l);
+            if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, frame, l);
             continue;
         }
         if (s->config.key == 0) l->tuple.vlan = 0, l->tuple.tunnel = 0;
         bool readable = d->result == SMOS__WIRE_OK || k < layers - 1 || l->flags & SMOS__L4_WHOLE;
         smos__counter_t how = layers == 1 ? process_layer(s, frame, l, first_hash, hint, readable)
                                           : process_layer(s, frame, l, smos__table_hash(&s->table, &l->tuple), SMOS__NO_FLOW, readable);
-        if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, l);
+        if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, frame, l);
         if (k == layers - 1 && d->result == SMOS__WIRE_OK) disposition = how;
         if (s->verdict == SMOS__DROP) { /* what it carries was dropped with it */
             disposition = how;

@@ -1,5 +1,5 @@
 /* shard.h: one worker's packet loop and everything it owns. Files: shard.c (life and loop), live.c (ports that wait), process.c (a packet's way), flows.c (making and
- * ending flows), segments.c (stats and breadcrumb), api.c (what modules call), config.c (defaults), dealer.c (hand-over). */
+ * ending flows), icmp.c (errors about flows), segments.c (stats and breadcrumb), api.c (what modules call), config.c (defaults), dealer.c (hand-over). */
 #ifndef SMOS__SHARD_H
 #define SMOS__SHARD_H
 
@@ -134,6 +134,9 @@ static inline bool smos__flow_expired(const smos_shard_t *s, const smos__flow_t 
 
 /* live.c: gives the shard one port more, which it owns from then on, also on failure. 0 or a negative errno with one line in error. */
 int smos__shard_add_port(smos_shard_t *, smos__port_t *, char *error);
+
+/* icmp.c: what an ICMP error tells the flow that it quotes, if that is this shard's. */
+void smos__icmp_error(smos_shard_t *, const smos__frame_t *, const smos__layer_t *, const smos_tuple_t *quoted);
 
 /* segments.c */
 int smos__region_map(smos__region_t *, int fd, size_t bytes);
