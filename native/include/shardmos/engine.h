@@ -52,7 +52,8 @@ enum { SMOS_REFUSE_NOT_IP = 1, SMOS_REFUSE_MALFORMED = 2 /* or cut */ };
 enum { SMOS_PUBLISH_FLOWS = 1, SMOS_PUBLISH_ANOMALIES = 2, SMOS_PUBLISH_MODULES = 4, SMOS_PUBLISH_LOG = 8 };
 
 void smos_config_default(smos_config_t *config);
-/* Sets max_flows and the buffer sizes so that all of a worker's memory stays within `bytes`. -EINVAL if too small. */
+/* Sets max_flows and the buffer sizes so that all that the shard lays out stays within `bytes`: flows, table, queues, buffers, fragments, records, and
+ * 1 MiB for subscriptions and timers. What modules allocate, and their state per flow, comes on top. -EINVAL if too small. */
 int smos_config_memory(smos_config_t *config, uint64_t bytes);
 
 smos_shard_t *smos_shard_create(const smos_config_t *config, char *error);

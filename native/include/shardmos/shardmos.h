@@ -271,6 +271,8 @@ typedef struct smos_api {
     uint16_t abi_major;
     uint16_t abi_minor;
 
+    /* flow_info, drop, reset, stop and emit: -EPERM in init(), which runs beside the packet thread. */
+
     /* The flow as it is now. 0, -ESTALE, -EINVAL. */
     int (*flow_info)(smos_engine_t *, smos_flow_t, smos_flow_info_t *out);
     /* Drops the current packet: later middleboxes, the receiver's endpoint and the port do not see it. In NEW_DATA it drops
@@ -281,10 +283,11 @@ typedef struct smos_api {
     int (*reset)(smos_engine_t *, smos_flow_t);
     /* This module gets no more events for `side` (SMOS_BOTH: none at all but CONN_END). 0, -ESTALE, -EINVAL. */
     int (*stop)(smos_engine_t *, smos_flow_t, int side);
-    /* Publishes an event on topic "module.NAME.TOPIC"; `data` is UTF-8 text or bytes of up to 64 KiB, copied. 0, -EMSGSIZE,
+    /* Publishes an event on topic "module.NAME.TOPIC" (UTF-8; what is none is replaced); `data` is UTF-8 text or bytes of up to 64 KiB, copied. 0, -EMSGSIZE,
      * -ENOBUFS when the queue is full (counted). */
     int (*emit)(smos_engine_t *, const char *topic, const void *data, size_t length);
-    /* Never blocks; lines above the rate limit are counted and dropped. */
+    /* UTF-8; what is none is replaced, and a line is cut at 4,096 bytes. Never blocks; lines above the rate limit are counted and dropped. The first
+     * 16 of init() are published when the module is committed. */
     void (*log)(smos_engine_t *, int level, const char *text);
     int64_t (*now_ns)(smos_engine_t *);
     /* Never NULL; "unknown" for what is not one. Static storage. */

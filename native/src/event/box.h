@@ -15,6 +15,7 @@
 #define SMOS__MAX_HANDLERS 64       /* registrations of one socket, on its template or on one flow */
 #define SMOS__MAX_DEFINITIONS 16384 /* user-defined events of a module */
 #define SMOS__MAX_PENDING 64        /* timers that init() sets */
+#define SMOS__MAX_LINES 16          /* log lines of init() */
 #define SMOS__BOX_ERROR 256
 
 /* One registration. */
@@ -78,6 +79,12 @@ typedef struct smos__pending {
     void *arg;
 } smos__pending_t;
 
+/* A log line that waits for the commit. */
+typedef struct smos__line {
+    int level;
+    char *text; /* owned */
+} smos__line_t;
+
 /* Made by module/, owned by whoever prepared it, lent to the shard from commit to removal. */
 struct smos_box {
     char name[64];
@@ -98,6 +105,8 @@ struct smos_box {
     void *burst_arg;
     smos__pending_t pending[SMOS__MAX_PENDING];
     uint32_t pending_count;
+    smos__line_t lines[SMOS__MAX_LINES];
+    uint32_t line_count;
     uint8_t *state;        /* module.state_size bytes per slot of the arena, reserved, touched when used */
     size_t state_bytes;
     struct smos_box *old;  /* whose per-flow state is still to be migrated */

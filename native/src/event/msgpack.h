@@ -40,6 +40,41 @@ static inline void smos__pack_text(smos__packer_t *p, const char *text, uint32_t
     smos__pack_raw(p, text, length > 65535 ? 65535 : length);
 }
 
+/* Length of the UTF-8 character (RFC 3629) at text, which has `left` bytes; 0 if there is none. */
+static inline uint32_t smos__utf8_length(const uint8_t *text, uint32_t left)
+{
+    uint8_t c = text[0], low = 0x80, high = 0xbf; /* of the second byte */
+    uint32_t n = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+    if (n < 2) return n;
+    if (c == 0xe0) low = 0xa0;  /* no longer than needed */
+    if (c == 0xed) high = 0x9f; /* no surrogates */
+    if (c == 0xf0) low = 0x90;
+    if (c == 0xf4) high = 0x8f; /* none beyond U+10FFFF */
+    if (left < n || text[1] < low || text[1] > high) return 0;
+    for (uint32_t i = 2; i < n; i++)
+        if (text[i] < 0x80 || text[i] > 0xbf) return 0;
+    return n;
+}
+
+/* Text of unknown origin as valid UTF-8: what is none becomes U+FFFD, byte by byte. At most `most` bytes (up to 65,535), whole characters. */
+static inline void smos__pack_unsafe_text(smos__packer_t *p, const char *text, uint32_t length, uint32_t most)
+{
+    const uint8_t *at = (const uint8_t *)text, *end = at + length;
+    uint32_t head = p->used;
+    smos__pack_head(p, 0xda, 0, 2);
+    uint32_t begin = p->used;
+    while (at < end && !p->full) {
+        uint32_t n = smos__utf8_length(at, (uint32_t)(end - at)), out = n ? n : 3;
+        if (p->used - begin + out > most) break;
+        smos__pack_raw(p, n ? (const void *)at : "\xef\xbf\xbd", out);
+        at += n ? n : 1;
+    }
+    if (p->full) return;
+    uint32_t written = p->used - begin;
+    p->data[head + 1] = (uint8_t)(written >> 8);
+    p->data[head + 2] = (uint8_t)written;
+}
+
 static inline void smos__pack_str(smos__packer_t *p, const char *text) { smos__pack_text(p, text, (uint32_t)strlen(text)); }
 
 static inline void smos__pack_bin(smos__packer_t *p, const void *data, uint32_t length)

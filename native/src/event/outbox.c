@@ -6,6 +6,8 @@
 #include <stdlib.h>
 
 #define HEAD 5
+#define MAX_TOPIC 255
+#define MAX_LINE 4096 /* bytes of a log line; the rest is cut */
 
 
 int smos__outbox_init(smos__outbox_t *o, uint32_t bytes, uint32_t worker)
@@ -50,7 +52,7 @@ static uint32_t begin(smos__outbox_t *o, uint32_t pairs, const char *topic, int6
     uint32_t mark = o->packer.used;
     smos__pack_map(&o->packer, pairs + 3);
     smos__pack_str(&o->packer, "topic");
-    smos__pack_str(&o->packer, topic);
+    smos__pack_unsafe_text(&o->packer, topic, (uint32_t)strlen(topic), MAX_TOPIC);
     smos__pack_str(&o->packer, "time");
     smos__pack_int(&o->packer, time_ns);
     smos__pack_str(&o->packer, "worker");
@@ -128,6 +130,6 @@ int smos__outbox_log(smos__outbox_t *o, int64_t time_ns, const char *module, int
     smos__pack_str(&o->packer, "level");
     smos__pack_int(&o->packer, level);
     smos__pack_str(&o->packer, "text");
-    smos__pack_text(&o->packer, text, (uint32_t)strnlen(text, 4096));
+    smos__pack_unsafe_text(&o->packer, text, (uint32_t)strnlen(text, MAX_LINE + 4), MAX_LINE);
     return end(o, mark);
 }

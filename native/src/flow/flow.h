@@ -94,8 +94,9 @@ typedef struct smos__flow {
 
 typedef struct smos__endpoint_cold {
     smos__assembler_t assembler; /* of the stream it sends */
-    uint64_t skipped;            /* bytes of its stream that were given up */
-    uint32_t missing;            /* those of them that the peer had acknowledged (Zeek's missed_bytes); stops at its maximum */
+    uint64_t skipped : 48;       /* bytes of its stream that were given up; 256 TiB */
+    uint64_t missing_high : 16;
+    uint32_t missing_low;        /* those of them that the peer had acknowledged (Zeek's missed_bytes): smos__missing() */
     uint32_t fin_seq;
     uint32_t retransmits;
     uint32_t out_of_order;
@@ -125,6 +126,15 @@ typedef struct smos__flow_cold {
     smos__zeek_t zeek; /* kept only when somebody asked for history */
     char history[SMOS_HISTORY_MAX];
 } smos__flow_cold_t;
+
+static inline uint64_t smos__missing(const smos__endpoint_cold_t *c) { return (uint64_t)c->missing_high << 32 | c->missing_low; }
+
+static inline void smos__add_missing(smos__endpoint_cold_t *c, uint64_t bytes)
+{
+    bytes += smos__missing(c);
+    c->missing_high = bytes >> 32 & 0xffff;
+    c->missing_low = (uint32_t)bytes;
+}
 
 _Static_assert(sizeof(smos__endpoint_t) == 64, "an endpoint is one cache line");
 _Static_assert(sizeof(smos__flow_t) == 192, "a hot flow is three cache lines");

@@ -1,5 +1,6 @@
 /* The functions that modules call. None aborts, whatever its arguments. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "shard/api.h"
@@ -10,9 +11,14 @@ static smos_shard_t *shard_of(smos_engine_t *engine) { return (smos_shard_t *)en
 smos_engine_t *smos_shard_engine(smos_shard_t *shard) { return (smos_engine_t *)shard; }
 
 
+/* In init(), which runs beside the packet thread: flows, verdicts and the event queue are that thread's alone. */
+static bool preparing(void) { return smos__box_preparing != NULL; }
+
+
 static int api_flow_info(smos_engine_t *engine, smos_flow_t flow, smos_flow_info_t *out)
 {
     if (!engine || !out) return -EINVAL;
+    if (preparing()) return -EPERM;
     smos_shard_t *s = shard_of(engine);
     uint32_t i = smos__flow_find(&s->arena, flow);
     if (i == SMOS__NO_FLOW) return -ESTALE;
@@ -23,7 +29,9 @@ static int api_flow_info(smos_engine_t *engine, smos_flow_t flow, smos_flow_info
 
 static int api_drop(smos_engine_t *engine)
 {
-    if (!engine || !shard_of(engine)->events.in_packet) return -EINVAL;
+    if (!engine) return -EINVAL;
+    if (preparing()) return -EPERM;
+    if (!shard_of(engine)->events.in_packet) return -EINVAL;
     shard_of(engine)->events.dropped = true;
     return 0;
 }
@@ -32,6 +40,7 @@ static int api_drop(smos_engine_t *engine)
 static int api_reset(smos_engine_t *engine, smos_flow_t flow)
 {
     if (!engine) return -EINVAL;
+    if (preparing()) return -EPERM;
     smos_shard_t *s = shard_of(engine);
     uint32_t i = smos__flow_find(&s->arena, flow);
     if (i == SMOS__NO_FLOW || s->arena.hot[i].flags & SMOS__FLOW_ENDED) return -ESTALE;
@@ -48,6 +57,7 @@ static int api_reset(smos_engine_t *engine, smos_flow_t flow)
 static int api_stop(smos_engine_t *engine, smos_flow_t flow, int side)
 {
     if (!engine || side < 0 || side > SMOS_BOTH) return -EINVAL;
+    if (preparing()) return -EPERM;
     smos_shard_t *s = shard_of(engine);
     uint32_t i = smos__flow_find(&s->arena, flow);
     if (i == SMOS__NO_FLOW) return -ESTALE;
@@ -59,6 +69,7 @@ static int api_stop(smos_engine_t *engine, smos_flow_t flow, int side)
 static int api_emit(smos_engine_t *engine, const char *topic, const void *data, size_t length)
 {
     if (!engine || !topic || (!data && length)) return -EINVAL;
+    if (preparing()) return -EPERM;
     if (length > MAX_EMIT || strnlen(topic, 65) > 64) return -EMSGSIZE;
     smos_shard_t *s = shard_of(engine);
     smos_box_t *box = s->events.current;
@@ -70,9 +81,32 @@ static int api_emit(smos_engine_t *engine, const char *topic, const void *data, 
 }
 
 
+/* Kept with the module until it is committed. */
+static void log_later(smos_box_t *box, int level, const char *text)
+{
+    if (box->line_count == SMOS__MAX_LINES) return;
+    char *copy = strdup(text);
+    if (copy) box->lines[box->line_count++] = (smos__line_t){level, copy};
+}
+
+
+void smos__log_lines(smos_shard_t *s, smos_box_t *box)
+{
+    for (uint32_t i = 0; i < box->line_count; i++) {
+        if (s->config.publish & SMOS_PUBLISH_LOG) smos__outbox_log(&s->outbox, s->now_ns, box->name, box->lines[i].level, box->lines[i].text);
+        free(box->lines[i].text);
+    }
+    box->line_count = 0;
+}
+
+
 static void api_log(smos_engine_t *engine, int level, const char *text)
 {
     if (!engine || !text) return;
+    if (preparing()) {
+        log_later(smos__box_preparing, level, text);
+        return;
+    }
     smos_shard_t *s = shard_of(engine);
     if (!(s->config.publish & SMOS_PUBLISH_LOG)) return;
     if (!s->log_budget) {

@@ -15,6 +15,7 @@ static void release_slot(smos_shard_t *s, uint32_t i)
     smos__events_detach(&s->events, i);
     smos__history_forget(&s->history, &s->arena, i);
     for (int side = 0; side < 2; side++) smos__assembler_clear(&c->end[side].assembler, s->arena.pool);
+    if (s->arena.hot[i].flags & SMOS__FLOW_QUEUED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
     if (!s->bulk) smos__table_remove(&s->table, c->hash, i);
     smos__flow_commit(&s->arena.hot[i]);
     smos__arena_give(&s->arena, i);
@@ -24,10 +25,10 @@ static void release_slot(smos_shard_t *s, uint32_t i)
 /* Room for one more: the oldest flow that never came to be (one that was answered gets another turn, a flood of SYNs is not), else the best of a sample: closed ones first, then the longest silent. */
 static bool evict(smos_shard_t *s)
 {
-    uint32_t victim = smos__queue_oldest(&s->unconfirmed, &s->arena);
+    uint32_t victim = smos__queue_oldest(&s->unconfirmed);
     for (int turns = 0; turns < EVICT_TURNS && victim != SMOS__NO_FLOW && (s->arena.hot[victim].flags & SMOS__FLOW_TWO_SIDED || victim == s->flow); turns++) {
         smos__queue_rotate(&s->unconfirmed);
-        victim = smos__queue_oldest(&s->unconfirmed, &s->arena);
+        victim = smos__queue_oldest(&s->unconfirmed);
     }
     if (victim == s->flow) victim = SMOS__NO_FLOW;
     if (victim == SMOS__NO_FLOW) {
@@ -117,7 +118,7 @@ void smos__flow_info(const smos_shard_t *s, uint32_t i, smos_flow_info_t *out)
         o->state = e->state;
         if (f->tuple.proto == 6) {
             o->stream_bytes = e->offset - ec->skipped;
-            o->missing_bytes = ec->missing;
+            o->missing_bytes = smos__missing(ec);
             o->retransmits = ec->retransmits;
             o->out_of_order = ec->out_of_order;
             o->overlaps_conflicting = ec->conflicts;
@@ -178,7 +179,7 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
         }
     }
     s->counters[REASON_COUNTER[f->end_reason]]++;
-    SMOS__ADD(s, missing_bytes, c->end[0].missing + (uint64_t)c->end[1].missing);
+    SMOS__ADD(s, missing_bytes, smos__missing(&c->end[0]) + smos__missing(&c->end[1]));
     SMOS__ADD(s, retransmits, c->end[0].retransmits + (uint64_t)c->end[1].retransmits);
     if (!report)
         SMOS__COUNT(s, end_unreported);

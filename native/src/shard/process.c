@@ -191,7 +191,7 @@ static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
         s->arena.hot[i].class_ = SMOS__CLASS_ESTABLISHED;
         SMOS__COUNT(s, flows_established);
     }
-    if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED && f->class_ == SMOS__CLASS_ESTABLISHED) s->arena.hot[i].flags &= (uint16_t)~SMOS__FLOW_QUEUED;
+    if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED && f->class_ == SMOS__CLASS_ESTABLISHED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
 }
 
 
@@ -252,7 +252,7 @@ static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
     if (s->events.dropped) return;
     smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
     if (fresh) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
-    if (f->flags & SMOS__FLOW_TWO_SIDED) s->arena.hot[i].flags &= (uint16_t)~SMOS__FLOW_QUEUED;
+    if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
 }
 
 

@@ -10,7 +10,7 @@
 
 int smos__region_map(smos__region_t *r, int fd, size_t bytes)
 {
-    bytes = (bytes + 4095) & ~(size_t)4095;
+    bytes = smos__region_bytes(bytes);
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     if (fd >= 0) {
         if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)bytes) < 0) return -errno; /* twice: zeroed */
@@ -52,11 +52,19 @@ static size_t write_names(char *out)
 }
 
 
+static size_t line_up(size_t n) { return (n + 63) & ~(size_t)63; }
+
+
+size_t smos__stats_bytes(void)
+{
+    return line_up(sizeof(smos_stats_header_t)) + line_up(SMOS__C_COUNT * 8) + line_up(write_names(NULL)) + SMOS_MAX_MODULES * sizeof(smos_stats_module_t);
+}
+
+
 int smos__segments_open(smos_shard_t *s)
 {
-    size_t names = (write_names(NULL) + 63) & ~(size_t)63, counters = (SMOS__C_COUNT * 8 + 63) & ~(size_t)63;
-    size_t head = (sizeof(smos_stats_header_t) + 63) & ~(size_t)63;
-    size_t bytes = head + counters + names + SMOS_MAX_MODULES * sizeof(smos_stats_module_t);
+    size_t names = line_up(write_names(NULL)), counters = line_up(SMOS__C_COUNT * 8);
+    size_t head = line_up(sizeof(smos_stats_header_t)), bytes = smos__stats_bytes();
     int status = smos__region_map(&s->stats_region, s->config.stats_fd, bytes);
     if (!status) status = smos__region_map(&s->crumb_region, s->config.breadcrumb_fd, sizeof(smos_breadcrumb_t));
     if (status) return status;

@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#define OUTBOX_BYTES (1u << 20)
 #define SWEEP_PER_BURST 64
 #define BURSTS_PER_PUBLISH 256
 #define FINISH_PER_CALL 1024
@@ -60,17 +59,17 @@ static int open_table(smos_shard_t *s)
 static int open_queue(smos_shard_t *s)
 {
     uint32_t capacity = (uint32_t)s->config.max_flows;
-    int status = smos__region_map(&s->queue_region, -1, smos__queue_entries(capacity) * sizeof(smos__queue_entry_t));
-    if (!status) smos__queue_init(&s->unconfirmed, s->queue_region.memory, capacity);
+    int status = smos__region_map(&s->queue_region, -1, smos__queue_bytes(capacity));
+    if (!status) smos__queue_init(&s->unconfirmed, s->queue_region.memory);
     return status;
 }
 
 
 static int open_defrag(smos_shard_t *s)
 {
-    smos__defrag_config_t c = {.max_datagrams = 4096, .max_fragments = 8192, .timeout_ns = INT64_C(60000000000), .policy = s->config.defrag_policy};
+    smos__defrag_config_t c;
     if (!s->config.defrag_bytes) return 0;
-    c.max_bytes = s->config.defrag_bytes > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)s->config.defrag_bytes;
+    smos__defrag_config(&s->config, &c);
     int status = random_key(c.key, 2);
     if (!status) status = smos__region_map(&s->defrag_region, -1, smos__defrag_size(&c));
     if (!status) s->defrag = smos__defrag_init(s->defrag_region.memory, &c);
@@ -102,7 +101,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
     if (!status) status = open_defrag(s);
     if (!status) status = smos__segments_open(s);
     if (!status) status = smos__events_init(&s->events, &s->arena);
-    if (!status) status = smos__outbox_init(&s->outbox, OUTBOX_BYTES, config->worker);
+    if (!status) status = smos__outbox_init(&s->outbox, SMOS__OUTBOX_BYTES, config->worker);
     if (!status) {
         s->records = malloc(SMOS__RECORDS * sizeof *s->records);
         s->records_taken = malloc(SMOS__RECORDS * sizeof *s->records);
@@ -173,9 +172,13 @@ int smos_shard_open_ring(smos_shard_t *s, int fd, char *error)
     if (memory == MAP_FAILED) return snprintf(error, SMOS_ERROR_SIZE, "the hand-over ring cannot be mapped: %s", strerror(errno)), -errno;
     s->ring_region = (smos__region_t){memory, (size_t)st.st_size};
     smos__ring_t *ring = smos__ring_attach(memory, s->ring_region.bytes);
-    if (!ring) return snprintf(error, SMOS_ERROR_SIZE, "descriptor %d is no hand-over ring", fd), -EINVAL;
-    s->port = smos__port_open_ring(ring, error);
-    return s->port ? 0 : -EINVAL;
+    if (ring)
+        s->port = smos__port_open_ring(ring, error);
+    else
+        snprintf(error, SMOS_ERROR_SIZE, "descriptor %d is no hand-over ring", fd);
+    if (s->port) return 0;
+    smos__region_unmap(&s->ring_region);
+    return -EINVAL;
 }
 
 
@@ -365,6 +368,7 @@ static int timed_commit(smos_shard_t *s, int (*change)(smos_shard_t *, const voi
     if (!status && *old) smos__timers_drop(&s->timers, *old);
     if (!status && box) {
         smos__timers_arm(s, box);
+        smos__log_lines(s, box);
         box->stats.commit_ns = (uint64_t)(clock_ns() - start);
     }
     smos__stats_publish(s);

@@ -99,6 +99,7 @@ struct smos_shard {
     smos__region_t state_region, table_region, stats_region, crumb_region, defrag_region, ring_region, queue_region;
 };
 
+#define SMOS__OUTBOX_BYTES (1u << 20)
 #define SMOS__RECORDS 4096
 #define SMOS__RECORDS_WANT_TAKING 2048 /* leaves room for all that one burst and its timers can end */
 
@@ -122,6 +123,9 @@ static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t even
 void smos__timers_run(smos_shard_t *);
 void smos__timers_arm(smos_shard_t *, smos_box_t *); /* those that its init() set */
 
+/* api.c: what its init() had to say. */
+void smos__log_lines(smos_shard_t *, smos_box_t *);
+
 /* flows.c */
 uint32_t smos__flow_make(smos_shard_t *, const smos__layer_t *, uint32_t hash, int64_t time_ns, int from, smos__class_t class_);
 void smos__flow_end(smos_shard_t *, uint32_t flow, smos_end_reason_t reason, bool report);
@@ -137,8 +141,13 @@ int smos__shard_add_port(smos_shard_t *, smos__port_t *, char *error);
 
 /* icmp.c: what an ICMP error tells the flow that it quotes, if that is this shard's. */
 void smos__icmp_error(smos_shard_t *, const smos__frame_t *, const smos__layer_t *, const smos_tuple_t *quoted);
+/* config.c */
+void smos__defrag_config(const smos_config_t *, smos__defrag_config_t *out); /* but for its key */
+uint64_t smos__shard_bytes(const smos_config_t *); /* all that a shard of this configuration maps and allocates when it is made, but for its sets */
 
 /* segments.c */
+static inline size_t smos__region_bytes(size_t bytes) { return (bytes + 4095) & ~(size_t)4095; }
+size_t smos__stats_bytes(void);
 int smos__region_map(smos__region_t *, int fd, size_t bytes);
 void smos__region_unmap(smos__region_t *);
 int smos__segments_open(smos_shard_t *);

@@ -51,7 +51,7 @@ static void skip(smos__tcp_t *t, int from, uint64_t length, skip_reason_t reason
         else
             missed = smos__zeek_hole(&t->cold->zeek, from);
     }
-    if (missed) c->missing = length > UINT32_MAX - c->missing ? UINT32_MAX : c->missing + (uint32_t)length;
+    if (missed) smos__add_missing(c, length);
     if (reason != OMITTED) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_GAP);
     t->sink->gap(t->context, !from, offset, length);
 }
