@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shardmos.client import AsyncClient as AsyncClient
     from shardmos.client import Client as Client
+    from shardmos.context import Context as Context
     from shardmos.errors import CaptureError as CaptureError
     from shardmos.errors import ModuleError as ModuleError
     from shardmos.errors import SegmentError as SegmentError
@@ -47,17 +48,27 @@ if TYPE_CHECKING:
     from shardmos.events import TcpState as TcpState
     from shardmos.flow import Flow as Flow
     from shardmos.flows import flows as flows
+    from shardmos.middlebox import MONITOR_RAW as MONITOR_RAW
+    from shardmos.middlebox import MONITOR_STREAM as MONITOR_STREAM
     from shardmos.middlebox import Gap as Gap
     from shardmos.middlebox import Middlebox as Middlebox
     from shardmos.middlebox import State as State
     from shardmos.middlebox import on as on
     from shardmos.middlebox import param as param
     from shardmos.run import run as run
+    from shardmos.sockets import BufferInfo as BufferInfo
+    from shardmos.sockets import Peek as Peek
+    from shardmos.sockets import Socket as Socket
+    from shardmos.user_events import UserEvent as UserEvent
+    from shardmos.user_events import event as event
+    from shardmos.user_events import outcome as outcome
     from shardmos.workers.live import LiveFlow as LiveFlow
     from shardmos.workers.live import Packet as Packet
+    from shardmos.workers.timers import Timer as Timer
 
 _HOMES = {
     "client": ("AsyncClient", "Client"),
+    "context": ("Context",),
     "errors": ("CaptureError", "ModuleError", "SegmentError", "ShardmosError", "UsageError"),
     "events": (
         "ANOMALY", "BOTH", "CLIENT", "CONN_END", "CONN_SETUP", "CONN_START", "ERROR", "GAP", "NEW_DATA", "ORPHAN",
@@ -66,9 +77,12 @@ _HOMES = {
     ),
     "flow": ("Flow",),
     "flows": ("flows",),
-    "middlebox": ("Gap", "Middlebox", "State", "on", "param"),
+    "middlebox": ("MONITOR_RAW", "MONITOR_STREAM", "Gap", "Middlebox", "State", "on", "param"),
     "run": ("run",),
+    "sockets": ("BufferInfo", "Peek", "Socket"),
+    "user_events": ("UserEvent", "event", "outcome"),
     "workers.live": ("LiveFlow", "Packet"),
+    "workers.timers": ("Timer",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -81,6 +81,7 @@ class Limit(IntEnum):
     WORKER_BUFFER = 2
     WINDOW = 3
     DEPTH = 4
+    UNREAD = 5
 
     @property
     def text(self) -> str:

@@ -21,9 +21,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
 from shardmos.errors import ModuleError
 from shardmos.events import Event, Hook, Side
+from shardmos.user_events import UserEvent
 
 if TYPE_CHECKING:
+    from shardmos.sockets import Socket
     from shardmos.workers.host import Host
+    from shardmos.workers.timers import Timer
+
+MONITOR_STREAM = 1
+MONITOR_RAW = 2
 
 T = TypeVar("T", int, float, str, bool)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -111,28 +117,39 @@ class Handler(NamedTuple):
     """One registration of a method: `side` and `hook` are None where @on did not give them."""
 
     method: str
-    event: Event
+    event: Event | UserEvent
     side: Side | None
     hook: Hook | None
     wants: int  # arguments after self: 1 the flow, 2 also what the event brings
 
 
-def on(event: Event | int, *, side: Side | int | None = None, hook: Hook | int | None = None) -> Callable[[F], F]:
-    """Makes a method the handler of an event; a method may have several.
-
-    `side` narrows it to one end of the flow (for NEW_DATA and GAP the receiving one), `hook` says at which point of the
-    packet's way it is called. A CONN_END handler without `side` is called once per flow, with it once for that end.
-    """
+def check_place(
+    event: Event | UserEvent | int, side: Side | int | None, hook: Hook | int | None, what: str
+) -> tuple[Event | UserEvent, Side | None, Hook | None]:
+    """The event, side and hook of a registration; ModuleError for what does not go together."""
     try:
         wanted = (
-            Event(event),
+            event if isinstance(event, UserEvent) else Event(event),
             None if side is None else Side(side),
             None if hook is None or hook == Hook.NONE else Hook(hook),
         )
     except ValueError as error:
-        raise ModuleError(f"@on({event!r}, side={side!r}, hook={hook!r}): {error}") from None
-    if wanted[2] is not None and wanted[0] not in DEFAULT_HOOKS:
-        raise ModuleError(f"@on({wanted[0].name}): this event has no hook; leave hook= out")
+        raise ModuleError(f"{what}({event!r}, side={side!r}, hook={hook!r}): {error}") from None
+    root = wanted[0].root if isinstance(wanted[0], UserEvent) else wanted[0]
+    if wanted[2] is not None and root not in DEFAULT_HOOKS:
+        raise ModuleError(f"{what}({root.name}): this event has no hook; leave hook= out")
+    return wanted
+
+
+def on(
+    event: Event | UserEvent | int, *, side: Side | int | None = None, hook: Hook | int | None = None
+) -> Callable[[F], F]:
+    """Makes a method the handler of an event, built-in or user-defined; a method may have several.
+
+    `side` narrows it to one end of the flow (for NEW_DATA and GAP the receiving one), `hook` says at which point of the
+    packet's way it is called. A CONN_END handler without `side` is called once per flow, with it once for that end.
+    """
+    wanted = check_place(event, side, hook, "@on")
 
     def mark(method: F) -> F:
         marks = list(getattr(method, "_shardmos_on", ()))
@@ -202,9 +219,40 @@ class Middlebox:
         """Packet time in nanoseconds since the epoch."""
         return self._running().now_ns()
 
+    def timer(self, delay: float, callback: Callable[[], Any], period: float | None = None) -> Timer:
+        """Calls `callback` in `delay` seconds of packet time, then every `period` seconds if that is given.
+
+        A periodic timer that is late (packets were far apart) is called once. `cancel()` of what is returned ends it.
+        """
+        return self._running().timers.set(delay, callback, period, None, None)
+
+    def socket(self, kind: int = MONITOR_STREAM) -> Socket:
+        """A further socket: MONITOR_STREAM watches flows, MONITOR_RAW packets. in on_start() or a handler."""
+        from shardmos.sockets import Socket
+
+        return Socket(self._running(), kind)
+
+    @property
+    def own_socket(self) -> Socket:
+        """The socket that `filter` and the handlers of the class belong to: for options and later registrations."""
+        from shardmos.sockets import Socket
+
+        return Socket(self._running(), None)
+
+    def remove_event(self, event: UserEvent) -> None:
+        """A user-defined event happens no more, nor does what is defined over it."""
+        self._running().remove_event(event)
+
+    def flow_count(self) -> int:
+        """Flows alive in this worker."""
+        return self._running().shard.flow_count()
+
+    def on_start(self) -> None:
+        """Called once in each worker, before the first packet: for timers, sockets and options. Nothing by default."""
+
     def _running(self) -> Host:
         if self._host is None:
-            raise ModuleError(f"{type(self).name}: not running; emit(), log() and now_ns() are for handlers")
+            raise ModuleError(f"{type(self).name}: not running; this is for on_start() and handlers")
         return self._host
 
     # ---- a new version in the place of an old one ----
@@ -251,21 +299,35 @@ def _merged(left: Any, right: Any) -> Any:
     return left
 
 
-def _arguments(cls: type, name: str, member: Any, event: Event) -> int:
-    what = f"middlebox {cls.__name__}: handler {name} of {event.name}"
+def _arguments(cls: type, name: str, member: Any, event: Event | UserEvent) -> int:
+    root = event.root if isinstance(event, UserEvent) else event
+    return _wants(member, root, f"middlebox {cls.__name__}: handler {name} of {root.name}", "self, ")
+
+
+def wants_of(callback: Any, event: Event, what: str) -> int:
+    """1 for a callback that takes (flow), 2 for one that also takes what the event brings."""
+    if not callable(callback):
+        raise ModuleError(f"{what}: {callback!r} cannot be called")
+    return _wants(callback, event, what, "")
+
+
+def _wants(callback: Any, event: Event, what: str, self_text: str) -> int:
+    mine = 1 if self_text else 0
     try:
-        parameters = list(inspect.signature(member).parameters.values())
+        parameters = list(inspect.signature(callback).parameters.values())
     except (TypeError, ValueError):
+        if not self_text:
+            return 2  # of C: it says itself what it takes
         raise ModuleError(f"{what} is no method") from None
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return 2
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     least = sum(p.default is p.empty for p in positional)
-    if len(positional) >= 3 and least <= 3:
+    if len(positional) >= mine + 2 and least <= mine + 2:
         return 2
-    if len(positional) == 2:
+    if len(positional) == mine + 1:
         return 1
-    raise ModuleError(f"{what} takes (self, flow) or (self, flow, {ARGUMENT_NAMES[event]})")
+    raise ModuleError(f"{what} takes ({self_text}flow) or ({self_text}flow, {ARGUMENT_NAMES[event]})")
 
 
 ARGUMENT_NAMES = {

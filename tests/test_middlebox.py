@@ -165,7 +165,7 @@ def test_packet_fields(capture: Path) -> None:
                     packet.flags,
                     packet.seq,
                     packet.ack,
-                    packet.payload,
+                    bytes(packet.payload),
                     packet.payload_len,
                     len(packet.frame),
                 )
@@ -338,7 +338,7 @@ def test_drop_keeps_the_packet_from_the_receiver(tmp_path: Path) -> None:
     class Wall(Recorder):
         @sm.on(sm.PKT_IN, side=sm.CLIENT)
         def packet(self, flow: Any, packet: Any) -> None:
-            if b"GET" in packet.payload:
+            if b"GET" in bytes(packet.payload):
                 flow.drop()
 
         @sm.on(sm.NEW_DATA, side=sm.SERVER)

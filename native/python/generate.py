@@ -10,7 +10,7 @@ from declarations import enums, from_header
 
 # In the order of their dependence. Internal headers lend the enums whose members name options.
 PUBLIC = ("include/shardmos/shardmos.h", "include/shardmos/engine.h")
-BRIDGE = "python/bridge.h"
+BRIDGES = ("python/bridge.h", "python/calls.h")
 INTERNAL = {"src/tcp/assembler.h": ("smos__overlap",), "src/wire/defrag.h": ("smos__defrag_policy",)}
 
 CALLBACKS = """
@@ -22,6 +22,7 @@ SOURCE = """
 #include "tcp/assembler.h"
 #include "wire/defrag.h"
 #include "bridge.h"
+#include "calls.h"
 """
 
 
@@ -31,7 +32,8 @@ def main(native: Path, output: Path) -> None:
         ffi.cdef(from_header((native / header).read_text()))
     for header, names in INTERNAL.items():
         ffi.cdef(enums((native / header).read_text(), names))
-    ffi.cdef(from_header((native / BRIDGE).read_text()))
+    for header in BRIDGES:
+        ffi.cdef(from_header((native / header).read_text()))
     ffi.cdef(CALLBACKS)
     ffi.set_source("shardmos._native", SOURCE)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Runs a Python middlebox in a shard: its manifest, and the function that the engine calls at each of its events.
+"""Runs a Python middlebox in a shard: its sockets, its user-defined events, its timers, and what handlers reach.
 
-The call is short on purpose: one look at the event's number, one look into a dict for the flow, and then the handler.
+The engine calls handlers straight from C (native/python/calls.c), with the flow's object and what the event brings.
 What a handler does not ask for (packet fields, addresses, state) is not made.
 """
 
@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from shardmos.errors import ModuleError, ShardmosError
-from shardmos.events import Event, Hook, Side, TcpState, anomaly_name, end_reason_text, limit_text
-from shardmos.flow import Flow
-from shardmos.middlebox import DEFAULT_HOOKS, Gap, Handler, Middlebox, State
-from shardmos.workers.binding import ffi
+from shardmos.events import Event, TcpState, anomaly_name, limit_text
+from shardmos.middlebox import Gap, Middlebox, State, wants_of
+from shardmos.user_events import UserEvent
+from shardmos.workers.binding import ffi, lib
+from shardmos.workers.calls import Calls
 from shardmos.workers.handover import Inherited, Step, as_own, state_layout
 from shardmos.workers.live import LiveFlow, Packet
+from shardmos.workers.timers import Timers
+from shardmos.workers.watcher import Watcher, raise_for
 
 if TYPE_CHECKING:
     from shardmos.workers.shard import Box, Shard
@@ -29,11 +32,8 @@ MAX_KEPT_ERRORS = 10
 MAX_TRACEBACK = 16_384
 MAX_INHERITED = 8  # earlier versions with flows that were silent since; beyond, the oldest's states are taken at once
 _NULL = ffi.NULL
-
-
-def _hook(handler: Handler) -> int:
-    """The hooks that a handler is for, 0 where its event has none."""
-    return int(DEFAULT_HOOKS.get(handler.event, Hook.NONE) if handler.hook is None else handler.hook)
+_CALL = ffi.addressof(lib, "smos_py_call")
+_ASK = ffi.addressof(lib, "smos_py_ask")
 
 
 class Host:
@@ -51,18 +51,31 @@ class Host:
         self.packet = Packet(self)
         self.box: Box | None = None
         self.make_state: Callable[[], Any] = getattr(type(middlebox), "State", State)
-        self._call: Any = None
-        self._flows: dict[int, LiveFlow] = {}
+        self.calls = Calls(self.packet, self._release_views, self._failed, self._kept_data, self._arguments())
+        self.timers = Timers(self)
+        self.main = Watcher(self, 0)
+        self._current = self.calls.native
+        self._events: dict[UserEvent, int] = {}
+        self._ended: list[tuple[Watcher, int]] = []
+        self._drop_ended_call = self._drop_ended
         self._inherited: list[Inherited] = []
         self._layout = state_layout(type(middlebox))
-        self._table: list[Any] = [None] * 16
-        self.registrations = self._register(middlebox.handlers)
         middlebox._host = self
+
+    def set_up(self, box: Box) -> None:
+        """Once the box is made, before its commit: the handlers of the class, then its `on_start`."""
+        self.box = box
+        self.main.listen_for_ends()
+        for handler in self.middlebox.handlers:
+            method = getattr(self.middlebox, handler.method)
+            self.main.register(handler.event, method, handler.wants, handler.side, handler.hook)
+        self.middlebox.on_start()
 
     def release(self) -> None:
         """The middlebox may run elsewhere; live flows are forgotten."""
         self.middlebox._host = None
-        self._flows, self._inherited = {}, []  # not cleared: a newer version may hold them
+        self.main.flows, self._inherited = {}, []  # not cleared: a newer version may hold them
+        self.calls.clear()
 
     def take_over(self, old: Host) -> None:
         """Between runs, once this version is in the place of `old`: flows keep their states (Middlebox.migrate)."""
@@ -71,20 +84,21 @@ class Host:
             step = self.middlebox.migrate
         elif self.make_state is not old.make_state:
             step = as_own(self.make_state)
-        mine = [*old._inherited, Inherited(old._flows)]
+        mine = [*old._inherited, Inherited(old.main.flows)]
         self._inherited = [each.followed_by(step) for each in mine if each.flows]
         while len(self._inherited) > MAX_INHERITED:
             for key in list(self._inherited[0].flows):
-                self._make_flow(key)
+                self.main.make_flow(key)
             del self._inherited[0]
 
     # ---- what handlers reach ----
 
     def current(self) -> Any:
         """The call being handled."""
-        if self._call is None:
+        call = self._current.current
+        if call == _NULL:
             raise ModuleError("this is valid only during a handler's call; copy what you want to keep")
-        return self._call
+        return call
 
     def emit(self, topic: str, obj: Any) -> bool:
         return self.shard.emit(topic, msgpack.packb(obj, default=_plain))
@@ -95,181 +109,118 @@ class Host:
     def now_ns(self) -> int:
         return self.shard.now_ns()
 
-    # ---- registration ----
+    def socket(self, kind: int) -> Watcher:
+        """Another template socket."""
+        number = ffi.new("smos_sock_t *")
+        self.api("socket", kind, number)
+        watcher = Watcher(self, int(number[0]))
+        if kind == lib.SMOS_STREAM:
+            watcher.listen_for_ends()
+        return watcher
 
-    def _register(self, handlers: tuple[Handler, ...]) -> list[tuple[int, int, int]]:
-        """Fills the table of calls by event; one registration per event, so that no handler is called twice."""
-        by_event: dict[Event, list[Handler]] = {}
-        for handler in handlers:
-            by_event.setdefault(handler.event, []).append(handler)
-        registrations = []
-        for event, group in by_event.items():
-            if event is Event.CONN_END:
-                continue
-            sides = {int(Side.BOTH if handler.side is None else handler.side) for handler in group}
-            hooks = {_hook(handler) for handler in group}
-            hook = 0
-            for each in hooks:
-                hook |= each
-            side = sides.pop() if len(sides) == 1 else int(Side.BOTH)
-            self._table[event] = self._caller(event, group, hook, side)
-            registrations.append((int(event), hook, side))
-        # Always asked for: it is when a flow's object is let go.
-        self._table[Event.CONN_END] = self._end_caller(by_event.get(Event.CONN_END, []))
-        registrations.append((int(Event.CONN_END), 0, int(Side.BOTH)))
-        return registrations
+    def api(self, function: str, *args: Any) -> int:
+        """Calls the engine's function table as this middlebox. ModuleError with the engine's words."""
+        if self.box is None:
+            raise ModuleError(f"{type(self.middlebox).name}: not running")
+        status, words = self.shard.call_as(self.box, function, *args)
+        if status < 0:
+            raise_for(status, words)
+        return status
 
-    def _caller(self, event: Event, group: list[Handler], hook: int, side: int) -> Callable[[Any], None]:
-        parts = []
-        for handler in group:
-            own_side = int(Side.BOTH if handler.side is None else handler.side)
-            own_hook = _hook(handler)
-            call = self._one(event, getattr(self.middlebox, handler.method), handler.wants)
-            parts.append((call, None if own_side in (side, 2) else own_side, None if own_hook == hook else own_hook))
-        if len(parts) == 1:
-            return parts[0][0]
+    # ---- user-defined events ----
 
-        def several(call: Any) -> None:
-            for part, only_side, only_hook in parts:
-                if (only_side is None or call.side == only_side) and (only_hook is None or call.hook & only_hook):
-                    part(call)
+    def number_of(self, event: Event | UserEvent) -> int:
+        """The engine's number of an event; a user-defined one is defined when it is first used."""
+        if not isinstance(event, UserEvent):
+            return int(event)
+        number = self._events.get(event)
+        if number is None:
+            parent, out = self.number_of(event.parent), ffi.new("uint32_t *")
+            if event.filter is None:
+                self.api("alloc_event", parent, out)
+            else:
+                self.api("define_event", parent, _ASK, self._predicate(event), ffi.sizeof("smos_py_call_t"), out)
+            number = self._events[event] = int(out[0])
+        return number
 
-        return several
+    def _predicate(self, event: UserEvent) -> Any:
+        filter = event.filter
+        assert filter is not None
+        if event.is_method:
+            filter = filter.__get__(self.middlebox)
+        wants = wants_of(filter, event.root, f"user-defined event {event.name}")
+        return self.calls.record(filter, event.root, wants, self.main.flows, self.main._make)
 
-    def _one(self, event: Event, method: Callable[..., Any], wants: int) -> Callable[[Any], None]:
-        """The call of one handler: specialised by event, so that nothing is decided per packet."""
-        get, make, failed = self._flows.get, self._make_flow, self._failed
-        if wants == 1:
+    def raise_event(self, event: UserEvent) -> None:
+        self.api("raise_event", self.number_of(event))
 
-            def plain(call: Any) -> None:
-                self._call = call
-                key = call.flow
-                try:
-                    method(get(key) or make(key))
-                except Exception:
-                    failed(event)
-                self._call = None
+    def remove_event(self, event: UserEvent) -> None:
+        """It happens no more, nor does what is defined over it."""
+        number = self._events.pop(event, None)
+        if number is None:
+            raise ModuleError(f"{event!r} is not defined here")
+        self.api("remove_event", number)
 
-            return plain
+    # ---- what events bring ----
 
-        if event is Event.NEW_DATA:
-            return self._data_caller(method)
-
-        argument = self._arguments()[event]
-
-        def with_argument(call: Any) -> None:
-            self._call = call
-            key = call.flow
-            try:
-                method(get(key) or make(key), argument(call))
-            except Exception:
-                failed(event)
-            self._call = None
-
-        return with_argument
-
-    def _arguments(self) -> dict[Event, Callable[[Any], Any]]:
-        packet = self.packet
-
-        def of_packet(call: Any) -> Packet | None:
-            return packet if call.packet != _NULL else None
-
+    def _arguments(self) -> dict[Event, Callable[[], Any]]:
+        current = self.current
         return {
-            Event.PKT_IN: lambda call: packet,
-            Event.CONN_START: of_packet,
-            Event.CONN_SETUP: of_packet,
-            Event.REXMIT: of_packet,
-            Event.ORPHAN: of_packet,
-            Event.TCP_STATE_CHANGE: lambda call: TcpState(call.detail),
-            Event.GAP: lambda call: Gap(call.offset, call.length),
-            Event.ANOMALY: lambda call: anomaly_name(call.detail),
-            Event.ERROR: lambda call: limit_text(call.detail),
+            Event.TCP_STATE_CHANGE: lambda: TcpState(current().detail),
+            Event.GAP: lambda: Gap(current().offset, current().length),
+            Event.ANOMALY: lambda: anomaly_name(current().detail),
+            Event.ERROR: lambda: limit_text(current().detail),
+            Event.CONN_END: lambda: None,
         }
 
-    def _data_caller(self, method: Callable[..., Any]) -> Callable[[Any], None]:
-        get, make, failed = self._flows.get, self._make_flow, self._failed
-        buffer, references = ffi.buffer, sys.getrefcount
-
-        def with_data(call: Any) -> None:
-            self._call = call
-            key = call.flow
-            memory = buffer(call.data, call.length)
-            view = memoryview(memory).toreadonly()
-            try:
-                method(get(key) or make(key), view)
-            except Exception:
-                failed(Event.NEW_DATA)
+    def _release_views(self) -> None:
+        views = self.calls.views
+        while views:
+            memory, view = views.pop()
             try:
                 view.release()
             except BufferError:
-                self._kept_data()
+                self._kept_data(int(self.current().event), None)
             else:
-                if references(memory) > 2:  # a slice of the view lives on, and would show other bytes later
-                    self._kept_data()
-            self._call = None
+                if sys.getrefcount(memory) > 2:  # a slice of the view lives on, and would show other bytes later
+                    self._kept_data(int(self.current().event), None)
 
-        return with_data
-
-    def _kept_data(self) -> None:
+    def _kept_data(self, event: int, handler: Any) -> None:
+        self.shard.keep_memory()
+        name = getattr(handler, "__qualname__", None) or f"a handler of {Event(event).name}"
+        what = "data" if event == Event.NEW_DATA and handler is not None else "the packet"
         try:
-            raise ModuleError("a NEW_DATA handler kept a part of `data` beyond its call; keep bytes(data) instead")
-        except ModuleError:
-            self._failed(Event.NEW_DATA)
+            raise ModuleError(f"{name} kept a part of `{what}` beyond its call; keep bytes({what}) instead")
+        except ModuleError as error:
+            self.handler_failed(Event(event), error)
 
-    def _end_caller(self, group: list[Handler]) -> Callable[[Any], None]:
-        whole = [(getattr(self.middlebox, h.method), h.wants) for h in group if h.side is None]
-        sided = [(getattr(self.middlebox, h.method), h.wants, h.side) for h in group if h.side is not None]
-        flows = self._flows
+    # ---- ends of flows ----
 
-        def end(call: Any) -> None:
-            self._call = call
-            key, side = call.flow, call.side
-            flow = flows.get(key)
-            if flow is None:
-                if not group:
-                    for each in self._inherited:
-                        each.flows.pop(key, None)
-                    self._call = None
-                    return
-                flow = self._make_flow(key)
-                assert flow is not None
-            first = not flow._ends
-            if first:
-                record = self.shard.flow_info(key)
-                if record is not None:
-                    flow._last = Flow(record)
-            if group:
-                reason = end_reason_text(call.detail)
-                for method, wants in whole if first else ():
-                    self._end_call(method, wants, flow, reason)
-                for method, wants, only in sided:
-                    if only in (side, Side.BOTH):
-                        self._end_call(method, wants, flow, reason)
-            flow._ends |= 3 if side == Side.BOTH else 1 << side
-            if flow._ends == 3:
-                flows.pop(key, None)
-            self._call = None
+    def drop_after_burst(self, watcher: Watcher, key: int) -> None:
+        """The flow's object is let go once nothing more can happen to it."""
+        if not self._ended:
+            record = self.calls.record(self._drop_ended_call, Event.CONN_END, 0, None, None)
+            self.api("at_burst_end", _CALL, record)
+        self._ended.append((watcher, key))
 
-        return end
+    def _drop_ended(self) -> None:
+        for watcher, key in self._ended:
+            watcher.drop(key)
+        self._ended.clear()
+        self.api("at_burst_end", _NULL, _NULL)
 
-    def _end_call(self, method: Callable[..., Any], wants: int, flow: LiveFlow, reason: str | None) -> None:
-        try:
-            if wants == 1:
-                method(flow)
-            else:
-                method(flow, reason)
-        except Exception:
-            self._failed(Event.CONN_END)
-
-    def _make_flow(self, key: int) -> LiveFlow | None:
-        if key == 0:
-            return None  # ORPHAN
-        self._flows[key] = flow = LiveFlow(self, key)
+    def forget(self, key: int) -> None:
         for each in self._inherited:
-            old = each.flows.pop(key, None)
+            each.flows.pop(key, None)
+
+    def inherit(self, watcher: Watcher, flow: LiveFlow) -> None:
+        """The state that an earlier version of the middlebox has of the flow."""
+        if watcher is not self.main:
+            return
+        for each in self._inherited:
+            old = each.flows.pop(flow.handle, None)
             if old is not None:
                 self._inherit(flow, old, each.steps)
-        return flow
 
     def _inherit(self, flow: LiveFlow, old: LiveFlow, steps: tuple[Step, ...]) -> None:
         flow._ends, flow._last = old._ends, old._last
@@ -283,30 +234,28 @@ class Host:
                 if state is None:
                     return
             flow.state = state
-        except Exception:
-            self._failed(None)
-
-    def dispatcher(self) -> Callable[[Any], None]:
-        table = self._table
-
-        def dispatch(call: Any) -> None:
-            table[call.event](call)
-
-        return dispatch
+        except Exception as error:
+            self.handler_failed(None, error)
 
     # ---- failures ----
 
-    def _failed(self, event: Event | None) -> None:
-        """Inside an except clause: counts the failure, keeps the first ones, publishes it. The run goes on."""
+    def _failed(self, event: int, error: BaseException | None) -> None:
+        """From C: a handler raised. What no handler may swallow ends the run."""
+        if error is not None and not isinstance(error, Exception):
+            self.shard.end_run_with(error)
+        elif error is not None:
+            self.handler_failed(Event(event) if event < len(Event) else None, error)
+
+    def handler_failed(self, event: Event | None, error: Exception) -> None:
+        """Counts the failure, keeps the first ones, publishes it. The run goes on."""
         self.errors += 1
         if self.box is not None:
             self.box.count_error()
-        error = sys.exc_info()[1]
         text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
         if len(self.kept_errors) < MAX_KEPT_ERRORS:
             self.kept_errors.append(text)
         with contextlib.suppress(ShardmosError):  # it is counted and kept all the same
-            where = event.name if event else "migrate"
+            where = event.name if event is not None else "migrate"
             self.emit("error", {"module": type(self.middlebox).name, "event": where, "traceback": text})
 
 
@@ -322,18 +271,23 @@ def prepare(shard: Shard, middlebox: Middlebox, version: str = "1") -> tuple[Hos
     from shardmos.workers.shard import BoxManifest
 
     host = Host(shard, middlebox)
+    box: Box | None = None
     try:
         manifest = BoxManifest(
-            name=type(middlebox).name,
-            filter=middlebox.filter,
-            registrations=host.registrations,
-            fail_closed=bool(middlebox.fail_closed),
+            name=type(middlebox).name, filter=middlebox.filter, fail_closed=bool(middlebox.fail_closed)
         )
-        host.box = shard.create_python_box(manifest, version, host.dispatcher())
-    except ShardmosError:
+        box = shard.create_python_box(manifest, version, _no_dispatch)
+        host.set_up(box)
+    except BaseException:
+        if box is not None:
+            box.free()
         host.release()
         raise
-    return host, host.box
+    return host, box
+
+
+def _no_dispatch(call: Any) -> None:
+    """Handlers are called by native/python/calls.c."""
 
 
 def _plain(value: Any) -> Any:

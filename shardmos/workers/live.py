@@ -10,9 +10,17 @@ from shardmos.flow import Flow
 from shardmos.workers.binding import ffi
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shardmos.events import Event
+    from shardmos.sockets import BufferInfo, Peek
+    from shardmos.user_events import UserEvent
     from shardmos.workers.host import Host
+    from shardmos.workers.timers import Timer
+    from shardmos.workers.watcher import Watcher
 
 _NULL = ffi.NULL
+_NOTHING = memoryview(b"")
 
 
 class LiveFlow:
@@ -22,11 +30,12 @@ class LiveFlow:
     its last value.
     """
 
-    __slots__ = ("_ends", "_host", "_last", "handle", "state")
+    __slots__ = ("_ends", "_host", "_last", "_watcher", "handle", "state")
     state: Any
 
-    def __init__(self, host: Host, handle: int) -> None:
-        self._host = host
+    def __init__(self, watcher: Watcher, handle: int) -> None:
+        self._watcher = watcher
+        self._host = watcher.host
         self.handle = handle
         self._last: Flow | None = None
         self._ends = 0
@@ -121,8 +130,82 @@ class LiveFlow:
         return self._host.shard.reset(self.handle)
 
     def stop(self, side: int = Side.BOTH) -> bool:
-        """This middlebox gets no more events of that side (BOTH: none but CONN_END). False if it had ended."""
-        return self._host.shard.stop(self.handle, int(side))
+        """This socket gets no more events of that side (BOTH: none but CONN_END). False if the flow had ended."""
+        if self._host.shard.flow_info(self.handle) is None:
+            return False
+        self._watcher.stop(self.handle, Side(side))
+        return True
+
+    # ---- the flow's own registrations and options ----
+
+    def register(
+        self,
+        event: Event | UserEvent | int,
+        callback: Callable[..., Any],
+        *,
+        side: Side | int | None = None,
+        hook: Hook | int | None = None,
+    ) -> None:
+        """Calls callback(flow) or callback(flow, what) at the event, for this flow only, from its next event on."""
+        from shardmos.sockets import register
+
+        register(self._watcher, self.handle, event, callback, side, hook)
+
+    def unregister(self, event: Event | UserEvent | int, callback: Callable[..., Any] | None = None) -> None:
+        """Undoes it, or what the flow began with; without `callback` every handler of that event."""
+        from shardmos.sockets import unregister
+
+        unregister(self._watcher, self.handle, event, callback)
+
+    def set(
+        self,
+        *,
+        history: int | None = None,
+        buffer: int | None = None,
+        overlap: str | None = None,
+        side: Side | int = Side.BOTH,
+    ) -> None:
+        """Options of this flow, as Socket.set()."""
+        from shardmos.sockets import set_options
+
+        set_options(self._watcher, self.handle, history, buffer, overlap, Side(side))
+
+    def leave(self) -> None:
+        """The socket does not watch this flow any more."""
+        self._watcher.close(self.handle)
+
+    def timer(self, delay: float, callback: Callable[[LiveFlow], Any], period: float | None = None) -> Timer:
+        """Calls callback(flow) in `delay` seconds of packet time, then every `period`; it ends with the flow."""
+        return self._host.timers.set(delay, callback, period, self._watcher, self)
+
+    def raise_event(self, event: UserEvent) -> None:
+        """In the filter of a user-defined event: this outcome of it happened."""
+        self._host.raise_event(event)
+
+    # ---- reading its streams; `side` is the receiving end: SERVER is what the client sent ----
+
+    def peek(self, side: Side | int, size: int = 65536) -> Peek:
+        """The next unread bytes, at most `size`, as (data, lost); this socket's cursor moves over them.
+
+        b"" if nothing is unread. Needs `history`; bytes that it gave up, or that never came, are counted in `lost`.
+        """
+        from shardmos.sockets import Peek
+
+        return Peek(*self._watcher.peek(self.handle, Side(side), size))
+
+    def peek_at(self, side: Side | int, offset: int, size: int = 65536) -> bytes:
+        """Bytes from `offset` on, out-of-order ones too, up to the first that is absent; moves nothing."""
+        return self._watcher.peek_at(self.handle, Side(side), offset, size)
+
+    def buffered(self, side: Side | int) -> list[tuple[int, int]]:
+        """The contiguous stretches that can be read now, as (start, end), lowest first."""
+        return self._watcher.buffered(self.handle, Side(side))
+
+    def buffer_info(self, side: Side | int) -> BufferInfo:
+        from shardmos.sockets import BufferInfo
+
+        info = self._watcher.buffer_info(self.handle, Side(side))
+        return BufferInfo(*(int(getattr(info, name)) for name in BufferInfo._fields))
 
     def __repr__(self) -> str:
         try:
@@ -145,19 +228,33 @@ class Packet:
             raise ModuleError("no packet caused this event")
         return packet
 
-    @property
-    def frame(self) -> bytes:
-        """The captured bytes of the frame."""
-        packet = self._packet()
-        return bytes(ffi.buffer(packet.frame, packet.caplen))
+    def _view(self, start: Any, length: int) -> memoryview:
+        memory = ffi.buffer(start, length)
+        view = memoryview(memory).toreadonly()
+        self._host.calls.views.append((memory, view))
+        return view
 
     @property
-    def payload(self) -> bytes:
-        """The captured transport payload."""
+    def frame(self) -> memoryview:
+        """The captured bytes of the frame; bytes(frame) to keep or search them."""
+        packet = self._packet()
+        return self._view(packet.frame, packet.caplen)
+
+    @property
+    def payload(self) -> memoryview:
+        """The captured transport payload; bytes(payload) to keep or search it."""
         packet = self._packet()
         if packet.payload == _NULL:
-            return b""
-        return bytes(ffi.buffer(packet.payload, packet.payload_captured))
+            return _NOTHING
+        return self._view(packet.payload, packet.payload_captured)
+
+    @property
+    def ip(self) -> memoryview:
+        """From the IP header that belongs to the flow on."""
+        packet = self._packet()
+        if packet.ip == _NULL:
+            return _NOTHING
+        return self._view(packet.ip, packet.caplen - (packet.ip - packet.frame))
 
     @property
     def payload_len(self) -> int:

@@ -47,6 +47,10 @@ _SIZES = (
 _MAX_NS = 2**63 - 1
 
 
+_TABLE = lib.smos_shard_api()
+_engine = lib.smos_shard_engine
+
+
 class ShardError(ShardmosError):
     """The engine refused: what it said, in one line."""
 
@@ -168,6 +172,7 @@ class Shard:
         self._pointer: CData | None = None
         self._boxes: dict[int, Box] = {}
         self._pending: BaseException | None = None
+        self._lent = False
         self._running = False
         native = _native_config(config)
         error = ffi.new("char[]", ERROR_SIZE)
@@ -336,8 +341,7 @@ class Shard:
             except Exception:
                 boxes[0].count_error()
             except BaseException as error:
-                self._pending = self._pending or error
-                self.interrupt()
+                self.end_run_with(error)
 
         name, filter_text = _encode(manifest.name, "module name"), _encode(manifest.filter, "filter")
         keep = [ffi.new("char[]", name), ffi.new("char[]", filter_text)]
@@ -407,6 +411,29 @@ class Shard:
     def _forget(self, pointer: CData) -> None:
         self._boxes.pop(int(ffi.cast("uintptr_t", pointer)), None)
 
+    def call_as(self, box: Box, function: str, *args: Any) -> tuple[int, str]:
+        """Calls a function of `smos_api_t` as the box: in its handlers, between runs, or before its commit.
+
+        Its result, and for a negative one what the engine says about it.
+        """
+        shard = self._open()
+        before = lib.smos_shard_use(shard, box._held())
+        try:
+            result = int(getattr(_TABLE, function)(_engine(shard), *args))
+            words = _text(_TABLE.last_error(_engine(shard))) if result < 0 else ""
+        finally:
+            lib.smos_shard_use(shard, before)
+        return result, words
+
+    def end_run_with(self, error: BaseException) -> None:
+        """From a handler: the run that called it ends and raises `error`."""
+        self._pending = self._pending or error
+        self.interrupt()
+
+    def keep_memory(self) -> None:
+        """Somebody holds memory of a packet beyond its call: what packets lie in stays mapped after `close`."""
+        self._lent = True
+
     # ---- for handlers, during their call ----
 
     def flow_info(self, flow: int) -> bytes | None:
@@ -445,6 +472,10 @@ class Shard:
         """A line of log; never blocks, lines above the rate limit are counted and dropped."""
         lib.smos_py_log(self._open(), level, text.encode("utf-8", "replace").replace(b"\0", b" "))
 
+    def flow_count(self) -> int:
+        """Flows alive."""
+        return int(_TABLE.flow_count(_engine(self._open())))
+
     def now_ns(self) -> int:
         """Packet time in nanoseconds since the epoch."""
         return int(lib.smos_py_now_ns(self._open()))
@@ -460,7 +491,8 @@ class Shard:
         for box in [box for box in self._boxes.values() if not box.active]:
             box.free()
         pointer, self._pointer = self._pointer, None
-        lib.smos_shard_destroy(pointer)
+        if not self._lent:
+            lib.smos_shard_destroy(pointer)
         for box in self._boxes.values():  # the shard freed its active ones
             box.active, box._pointer = False, None
         self._boxes.clear()
@@ -476,8 +508,8 @@ class Shard:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+    def __del__(self, suppress: Any = contextlib.suppress) -> None:  # at exit the module's own names are gone
+        with suppress(Exception):
             self.close()
 
 

@@ -137,8 +137,8 @@ int smos_box_idle(const smos_box_t *);
 /* Functions for embedders' handlers; the same that modules get. */
 const smos_api_t *smos_shard_api(void);
 smos_engine_t *smos_shard_engine(smos_shard_t *);
-/* Between runs: the following calls of the table are this box's, as if from one of its handlers (NULL: nobody's). Returns whose they were. A box
- * that is not committed yet may set up its sockets, but not touch flows. */
+/* The following calls of the table by this thread are the box's, as if from one of its handlers (NULL: nobody's); returns whose they were. For
+ * an active box between runs. (any thread) for one that was not committed yet, which may set up its sockets, but not touch flows. */
 smos_box_t *smos_shard_use(smos_shard_t *, smos_box_t *);
 uint32_t smos_shard_flow_limit(const smos_shard_t *); /* slots; a flow's index is below it */
 

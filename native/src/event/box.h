@@ -74,6 +74,7 @@ typedef struct smos__definition {
 
 /* A timer that waits for the commit. */
 typedef struct smos__pending {
+    uint64_t number; /* once armed */
     int64_t delay_ns, period_ns;
     smos_handler_t call;
     void *arg;

@@ -159,7 +159,8 @@ const smos_api_t *smos_shard_api(void)
 
 smos_box_t *smos_shard_use(smos_shard_t *s, smos_box_t *box)
 {
-    smos_box_t *before = s->events.current;
-    s->events.current = box;
+    smos_box_t **user = (box && !box->active) || smos__box_preparing ? &smos__box_preparing : &s->events.current;
+    smos_box_t *before = *user;
+    *user = box;
     return before;
 }

@@ -3,6 +3,7 @@
 
 #include "shard/api.h"
 
+#define PENDING (UINT64_C(1) << 63) /* the number of a timer that init() set: its place among them */
 #define RUN_AT_ONCE 4096 /* due timers called before the next packet; the rest waits for the next turn */
 
 
@@ -15,8 +16,8 @@ int smos__api_set_timer(smos_engine_t *engine, smos_flow_t flow, int64_t delay_n
     if (status) return smos__failed(&c, "set_timer", status);
     if (!c.box->active) { /* packet time is the packet thread's: it starts at the commit */
         if (c.box->pending_count == SMOS__MAX_PENDING) return smos__failed(&c, "set_timer", -ENOSPC);
-        c.box->pending[c.box->pending_count++] = (smos__pending_t){delay_ns, period_ns, handler, arg};
-        if (timer) *timer = 0;
+        if (timer) *timer = PENDING | c.box->pending_count;
+        c.box->pending[c.box->pending_count++] = (smos__pending_t){0, delay_ns, period_ns, handler, arg};
         return 0;
     }
     smos__timer_t t = {.due_ns = c.shard->now_ns + delay_ns, .period_ns = period_ns, .flow = flow, .box = c.box, .call = handler, .arg = arg};
@@ -28,7 +29,14 @@ int smos__api_cancel_timer(smos_engine_t *engine, uint64_t timer)
 {
     smos__caller_t c;
     int status = smos__caller(&c, engine);
-    if (!status) status = c.preparing ? -EPERM : smos__timers_cancel(&c.shard->timers, c.box, timer);
+    smos__pending_t *p = status || !(timer & PENDING) || (timer & ~PENDING) >= c.box->pending_count ? NULL : &c.box->pending[timer & ~PENDING];
+    if (p) timer = p->number;
+    if (!status && p && !c.box->active) {
+        status = p->call ? 0 : -ENOENT;
+        p->call = NULL;
+    } else if (!status) {
+        status = smos__timers_cancel(&c.shard->timers, c.box, timer);
+    }
     return smos__failed(&c, "cancel_timer", status);
 }
 
@@ -63,9 +71,9 @@ void smos__timers_run(smos_shard_t *s)
 void smos__timers_arm(smos_shard_t *s, smos_box_t *box)
 {
     for (uint32_t i = 0; i < box->pending_count; i++) {
-        const smos__pending_t *p = &box->pending[i];
+        smos__pending_t *p = &box->pending[i];
+        if (!p->call) continue;
         smos__timer_t t = {.due_ns = s->now_ns + p->delay_ns, .period_ns = p->period_ns, .box = box, .call = p->call, .arg = p->arg};
-        smos__timers_set(&s->timers, &t, NULL); /* at most SMOS__MAX_PENDING: only memory could fail */
+        smos__timers_set(&s->timers, &t, &p->number); /* at most SMOS__MAX_PENDING: only memory could fail */
     }
-    box->pending_count = 0;
 }
