@@ -92,6 +92,12 @@ typedef struct smos__flow {
     smos__endpoint_t end[2];
 } __attribute__((aligned(64))) smos__flow_t;
 
+/* smos__endpoint_cold_t.marks */
+enum {
+    SMOS__MARK_ALTERNATE_ISN = 1, /* several SYN/ACKs with different ISNs: the acknowledgement decides */
+    SMOS__MARK_LOSS = 2           /* lost_below is set; no RTT probe goes meanwhile */
+};
+
 typedef struct smos__endpoint_cold {
     smos__assembler_t assembler; /* of the stream it sends */
     uint64_t skipped : 48;       /* bytes of its stream that were given up; 256 TiB */
@@ -102,14 +108,17 @@ typedef struct smos__endpoint_cold {
     uint32_t out_of_order;
     uint32_t conflicts;     /* overlaps_conflicting */
     uint32_t zero_ms;       /* time with a zero window; less the time since the flow's start while SMOS__EP_ZERO_WINDOW */
-    uint32_t rtt_seq;       /* acknowledgement that ends the RTT probe; sent at rtt_sent_us after the start */
+    union {
+        uint32_t rtt_seq;    /* while SMOS__EP_RTT: acknowledgement that ends the probe; sent at rtt_sent_us after the start */
+        uint32_t lost_below; /* while SMOS__MARK_LOSS: what the receiver lacks below this is lost on the way, as its SACKs tell */
+    };
     uint32_t rtt_sent_us;   /* wraps: differences only */
     uint32_t rtt_handshake_us;
     uint32_t rtt_min_us;
     uint32_t hole_ms;       /* since the flow's start: when the oldest hole opened */
     uint16_t mss;
     uint8_t options;
-    uint8_t alternate_isn;  /* several SYN/ACKs with different ISNs: the acknowledgement decides */
+    uint8_t marks;          /* SMOS__MARK_* */
 } smos__endpoint_cold_t;
 
 typedef struct smos__flow_cold {

@@ -161,13 +161,16 @@ static void in_order(smos__tcp_t *t, int from, const uint8_t *data, uint32_t cap
 static uint32_t since_start_ms(const smos__tcp_t *t) { return (uint32_t)((t->now_ns - t->cold->start_ns) / 1000000); }
 
 
+/* How much may wait behind a hole that the capture has and, perhaps, the receiver too. If it does (RFC 6675), its peer sends those bytes again, and only the
+ * buffer's own bounds and time end the wait. */
 static void limits(smos__tcp_t *t, int from)
 {
     smos__assembler_t *a = &t->cold->end[from].assembler;
     uint32_t now_ms = since_start_ms(t);
-    while (a->bytes && ((t->config->gap_bytes && a->bytes > t->config->gap_bytes) ||
-                        (t->config->gap_segments && a->segments > t->config->gap_segments)))
+    while (a->bytes && ((t->config->gap_bytes && a->bytes > t->config->gap_bytes) || (t->config->gap_segments && a->segments > t->config->gap_segments))) {
+        if (smos__tcp_lost(t, from, t->flow->end[from].rcv_nxt)) break;
         skip_to_front(t, from);
+    }
     if (a->bytes && t->config->gap_ns && (int64_t)(now_ms - t->cold->end[from].hole_ms) * 1000000 > t->config->gap_ns) {
         skip_to_front(t, from);
         t->cold->end[from].hole_ms = now_ms;

@@ -62,6 +62,10 @@ static void rtt_begin(smos__tcp_t *t, int from, uint32_t ends_with)
 {
     smos__endpoint_t *e = &t->flow->end[from];
     if (!(t->config->detail & SMOS_DETAIL_RTT) || e->flags & SMOS__EP_RTT) return;
+    if (__builtin_expect(t->cold->end[from].marks & SMOS__MARK_LOSS, 0)) {
+        if (smos__tcp_lost(t, from, e->snd_una)) return;
+        t->cold->end[from].marks &= (uint8_t)~SMOS__MARK_LOSS; /* all of it was acknowledged */
+    }
     e->flags |= SMOS__EP_RTT;
     t->cold->end[from].rtt_seq = ends_with;
     t->cold->end[from].rtt_sent_us = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000);
@@ -158,7 +162,7 @@ static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
     } else if (e->flags & SMOS__EP_SYN || (synchronized(e->state) && e->flags & SMOS__EP_BASE && l->seq != e->isn)) {
         bool open = !synchronized(p->state) || !(e->flags & SMOS__EP_ACKED);
         if (!ack || !open || !(e->flags & SMOS__EP_SYN)) return;
-        t->cold->end[from].alternate_isn = 1;
+        t->cold->end[from].marks |= SMOS__MARK_ALTERNATE_ISN;
     }
     if (e->flags & SMOS__EP_BASE && e->offset && l->seq != e->isn) return; /* bytes went by already: no SYN moves them */
     if (ack && p->flags & SMOS__EP_SYN && (smos__seq_leq(l->ack, p->isn) || smos__seq_gt(l->ack, p->snd_nxt))) return;
@@ -185,9 +189,9 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
     if (!(p->flags & SMOS__EP_BASE)) {
         /* The other end was not heard yet. If this one's SYN was, its first ACK names the other's ISN + 1. */
         if (t->flow->end[from].flags & SMOS__EP_SYN && !(l->tcp_flags & SMOS__SYN)) set_base(p, l->ack);
-    } else if (!(p->flags & SMOS__EP_ACKED) && l->ack != p->isn + 1 && !(l->tcp_flags & SMOS__SYN) && p->flags & SMOS__EP_SYN && t->cold->end[!from].alternate_isn) {
+    } else if (!(p->flags & SMOS__EP_ACKED) && l->ack != p->isn + 1 && !(l->tcp_flags & SMOS__SYN) && p->flags & SMOS__EP_SYN && t->cold->end[!from].marks & SMOS__MARK_ALTERNATE_ISN) {
         /* Several SYN/ACKs went by: the acknowledged one is the connection's. */
-        t->cold->end[!from].alternate_isn = 0;
+        t->cold->end[!from].marks &= (uint8_t)~SMOS__MARK_ALTERNATE_ISN;
         if (p->snd_nxt == p->isn + 1 && !p->offset) rebase(t, !from, l->ack);
     }
     if (p->flags & SMOS__EP_BASE) {
@@ -309,6 +313,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         uint32_t right = p->snd_una + e->window;
         bool late = p->flags & SMOS__EP_ACKED && smos__seq_lt(l->ack, p->snd_una); /* reordered: its window is of the past too */
         if (!take_ack(t, l, from)) return facts;
+        if (__builtin_expect(l->flags & SMOS__HAS_SACK, 0)) smos__tcp_sack(t, l, from);
         if (!late) take_window(t, l, from, known, right);
     }
     if (e->flags & SMOS__EP_FIN && l->payload_len && smos__seq_geq(l->seq, t->cold->end[from].fin_seq)) {
@@ -336,6 +341,8 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
                 if (e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, end)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SPURIOUS_REXMIT);
                 t->cold->end[from].retransmits++;
                 e->flags &= (uint16_t)~SMOS__EP_RTT;
+            } else if (smos__tcp_lost(t, from, l->seq)) {
+                t->cold->end[from].retransmits++; /* of what was lost before it came here */
             } else {
                 t->cold->end[from].out_of_order++;
             }

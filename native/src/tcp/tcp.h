@@ -85,6 +85,10 @@ void smos__tcp_notice(smos__tcp_t *, const smos__layer_t *, int from);
 void smos__tcp_notice_ack(smos__tcp_t *, const smos__layer_t *, int from, smos__anomaly_t what);
 void smos__tcp_notice_outside(smos__tcp_t *, const smos__layer_t *, int from);
 
+/* sack.c: takes the segment's SACK blocks, of the other end's stream; then, are bytes of the end's own stream that the receiver lacks lost, not late? */
+void smos__tcp_sack(smos__tcp_t *, const smos__layer_t *, int from);
+bool smos__tcp_lost(const smos__tcp_t *, int from, uint32_t seq);
+
 /* reset.c: is the RST one that the receiver would obey (RFC 5961 3.2)? */
 bool smos__tcp_reset_valid(const smos__tcp_t *, const smos__layer_t *, int from, smos__anomaly_t *why);
 
