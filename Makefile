@@ -68,4 +68,4 @@ lint: build
 	@$(BIN)/mypy
 
 clean:
-	rm -rf build dist $(VENV) shardmos/_native.*
+	rm -rf build dist $(VENV) shardmos/*.abi3.so

@@ -2,7 +2,7 @@
 
 - A wheel carries the libraries that it needs (libpcap and zstd, with what Debian's libpcap needs): `auditwheel repair`
   puts copies inside, so that the wheel works on a machine that has none of them. SHARDMOS_REPAIR=0 leaves that out.
-- An editable install puts the extension into the source tree, beside the Python files, and points to the tree: nothing
+- An editable install puts the extensions into the source tree, beside the Python files, and points to the tree: nothing
   runs at the start of Python, and `import shardmos` works from the checkout's root too.
 """
 
@@ -56,7 +56,7 @@ def build_editable(
         name = _core.build_wheel(scratch, settings, None)
         with zipfile.ZipFile(Path(scratch, name)) as wheel:
             for member in wheel.namelist():
-                if member.startswith("shardmos/_native."):
+                if member.endswith(".abi3.so"):
                     _replace(ROOT / member, wheel.read(member))
             kept = {
                 member: wheel.read(member)

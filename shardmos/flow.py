@@ -1,7 +1,7 @@
 """One flow of a capture, as a typed view of the record that the engine writes when it ends.
 
-A record is an `smos_flow_info_t` (shardmos.h): 296 bytes of fixed layout. A `Flow` keeps those bytes and decodes a
-field when it is asked for, so that making one costs a fraction of a microsecond. Pairs are `(client, server)`, each
+A record is an `smos_flow_info_t` (shardmos.h): 296 bytes of fixed layout. A `Flow` keeps those bytes and makes a
+field when it is asked for, so that a flow costs a fraction of a microsecond. Pairs are `(client, server)`, each
 counting what that end sent.
 """
 
@@ -13,15 +13,13 @@ import struct
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from shardmos._record import FlowRecord, split
 from shardmos.events import end_reason_text, state_text
 
 RECORD_SIZE = 296
 _SIDE = "6Q6IHBBB3x"
 _RECORD = struct.Struct(f"=Q16s16sHHBBHIIqq{_SIDE}{_SIDE}8s40sHHIBBBBI")
-_PROTO_AT = 44
 _SIDE_AT, _SIDE_SIZE = 72, 80
-_U64 = struct.Struct("=Q").unpack_from
-_I64 = struct.Struct("=q").unpack_from
 _U32 = struct.Struct("=I").unpack_from
 _U16 = struct.Struct("=H").unpack_from
 
@@ -63,52 +61,19 @@ def proto_text(number: int) -> str:
     return _PROTO_NAMES.get(number) or str(number)
 
 
-class Flow:
-    """A flow of a capture. Every key of the JSON contract is a property of the same name."""
+class Flow(FlowRecord):
+    """A flow of a capture. Every key of the JSON contract is a property of the same name.
 
-    __slots__ = ("_hashes", "_record")
+    `Flow(record, hashes)`: RECORD_SIZE bytes, and (sha256 pair, ranges pair) where hashes were asked for. What a record
+    holds as it is comes from FlowRecord, in C; here is what is derived from it.
+    """
 
-    def __init__(self, record: bytes, hashes: Any = None) -> None:
-        """`record` is RECORD_SIZE bytes; `hashes` is (sha256 pair, ranges pair) where hashes were asked for."""
-        self._record = record
-        self._hashes = hashes
-
-    @property
-    def handle(self) -> int:
-        """The engine's handle of the flow: unique in its worker while the capture is read."""
-        return int(_U64(self._record, 0)[0])
-
-    @property
-    def proto_number(self) -> int:
-        return self._record[_PROTO_AT]
+    __slots__ = ()
 
     @property
     def proto(self) -> str:
         """`tcp`, `udp`, `icmp`, `icmp6`, or the IP protocol's number as text."""
-        return proto_text(self._record[_PROTO_AT])
-
-    @property
-    def version(self) -> int:
-        """4 or 6."""
-        return self._record[45]
-
-    @property
-    def client(self) -> str:
-        """The client's address as text."""
-        return address_text(self._record[8:24], self._record[45])
-
-    @property
-    def client_port(self) -> int:
-        return int(_U16(self._record, 40)[0])
-
-    @property
-    def server(self) -> str:
-        """The server's address as text."""
-        return address_text(self._record[24:40], self._record[45])
-
-    @property
-    def server_port(self) -> int:
-        return int(_U16(self._record, 42)[0])
+        return proto_text(self.proto_number)
 
     @property
     def client_endpoint(self) -> str:
@@ -118,16 +83,6 @@ class Flow:
     @property
     def server_endpoint(self) -> str:
         return endpoint_text(self.server, self.server_port)
-
-    @property
-    def start_ns(self) -> int:
-        """Time of the first packet in nanoseconds since the epoch."""
-        return int(_I64(self._record, 56)[0])
-
-    @property
-    def end_ns(self) -> int:
-        """Time of the last packet in nanoseconds since the epoch."""
-        return int(_I64(self._record, 64)[0])
 
     @property
     def start(self) -> str:
@@ -143,74 +98,6 @@ class Flow:
         """Seconds from the first packet to the last."""
         return (self.end_ns - self.start_ns) / 1e9
 
-    def _pair64(self, offset: int) -> tuple[int, int]:
-        record = self._record
-        return _U64(record, _SIDE_AT + offset)[0], _U64(record, _SIDE_AT + _SIDE_SIZE + offset)[0]
-
-    def _pair32(self, offset: int) -> tuple[int, int]:
-        record = self._record
-        return _U32(record, _SIDE_AT + offset)[0], _U32(record, _SIDE_AT + _SIDE_SIZE + offset)[0]
-
-    @property
-    def packets(self) -> tuple[int, int]:
-        return self._pair64(0)
-
-    @property
-    def payload_bytes(self) -> tuple[int, int]:
-        """Transport payload by the headers, retransmissions included."""
-        return self._pair64(8)
-
-    @property
-    def wire_bytes(self) -> tuple[int, int]:
-        """Bytes of the frames."""
-        return self._pair64(16)
-
-    @property
-    def stream_bytes(self) -> tuple[int, int]:
-        """Bytes delivered in order."""
-        return self._pair64(24)
-
-    @property
-    def stream_span(self) -> tuple[int, int]:
-        """Distance in sequence space (Zeek's orig_bytes and resp_bytes)."""
-        return self._pair64(32)
-
-    @property
-    def missing_bytes(self) -> tuple[int, int]:
-        return self._pair64(40)
-
-    @property
-    def retransmits(self) -> tuple[int, int]:
-        return self._pair32(48)
-
-    @property
-    def out_of_order(self) -> tuple[int, int]:
-        return self._pair32(52)
-
-    @property
-    def overlaps_conflicting(self) -> tuple[int, int]:
-        """Segments that carried other bytes for a place that had been sent before."""
-        return self._pair32(56)
-
-    @property
-    def zero_window_ms(self) -> tuple[int, int]:
-        return self._pair32(60)
-
-    @property
-    def rtt_handshake_us(self) -> tuple[int, int]:
-        """From this end's SYN or SYN/ACK to its acknowledgement; 0 unknown."""
-        return self._pair32(64)
-
-    @property
-    def rtt_min_us(self) -> tuple[int, int]:
-        """The least round trip of data; 0 unknown."""
-        return self._pair32(68)
-
-    @property
-    def mss(self) -> tuple[int, int]:
-        """As announced; 0 if not."""
-        return _U16(self._record, _SIDE_AT + 72)[0], _U16(self._record, _SIDE_AT + _SIDE_SIZE + 72)[0]
-
     @property
     def wscale(self) -> tuple[int | None, int | None]:
         """The window's shift as announced; None if not."""
@@ -221,7 +108,7 @@ class Flow:
     def tcp_state(self) -> tuple[str | None, str | None]:
         """Both ends' last state by its RFC 9293 name; None for what is not TCP."""
         record = self._record
-        if record[_PROTO_AT] != 6:
+        if self.proto_number != 6:
             return None, None
         return state_text(record[_SIDE_AT + 75]), state_text(record[_SIDE_AT + _SIDE_SIZE + 75])
 
@@ -241,11 +128,6 @@ class Flow:
         return end_reason_text(self._record[289])
 
     @property
-    def midstream(self) -> bool:
-        """No SYN was seen."""
-        return bool(self._record[290])
-
-    @property
     def vlan(self) -> list[int]:
         """VLAN ids of the first packet, outermost first."""
         record = self._record
@@ -256,11 +138,6 @@ class Flow:
         """`{"kind": "vxlan", "id": 42}` for a flow inside a tunnel, else None."""
         kind = self._record[288]
         return _tunnel(kind, _U32(self._record, 284)[0])
-
-    @property
-    def anomalies(self) -> int:
-        """How many anomalies were raised on the flow."""
-        return int(_U32(self._record, 292)[0])
 
     @property
     def sha256(self) -> tuple[str | None, str | None] | None:
@@ -329,6 +206,9 @@ class Flow:
     def __hash__(self) -> int:
         return hash(self._record)
 
+    def __reduce__(self) -> tuple[type[Flow], tuple[bytes, Any]]:
+        return Flow, (self._record, self._hashes)
+
 
 def _text(field: bytes) -> str:
     return field.split(b"\0", 1)[0].decode("ascii", "replace")
@@ -340,6 +220,11 @@ def _quoted(text: str | None) -> str:
 
 def _tunnel(kind: int, identifier: int) -> dict[str, Any] | None:
     return {"kind": _TUNNEL_NAMES.get(kind, str(kind)), "id": identifier} if kind else None
+
+
+def make_flows(records: bytes) -> list[Flow]:
+    """The flows of a batch of records."""
+    return split(Flow, records)
 
 
 def split_records(data: bytes) -> list[bytes]:

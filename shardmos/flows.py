@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from shardmos.errors import UsageError
-from shardmos.flow import Flow, split_records
+from shardmos.flow import Flow, make_flows, split_records
 from shardmos.workers.capture import check_workers, drive, make_config, source_paths, take_extras
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -119,14 +119,11 @@ class FlowReader:
         return made
 
     def _batch(self, records: bytes, extras: list[list[Any]] | None) -> list[Flow]:
-        rows = split_records(records)
-        if not extras:
-            return [Flow(row) for row in rows]
-        if self._hash:
-            flows = [Flow(row, extra.pop(0)) for row, extra in zip(rows, extras, strict=True)]
+        if extras and self._hash:
+            flows = [Flow(row, extra.pop(0)) for row, extra in zip(split_records(records), extras, strict=True)]
         else:
-            flows = [Flow(row) for row in rows]
-        if self._on_extras is not None:
+            flows = make_flows(records)
+        if self._on_extras is not None and extras:
             for extra in extras:
                 self._on_extras(extra)
         return flows

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardmos import events
-from shardmos.flow import RECORD_SIZE, Flow, address_text, seconds_text, split_records
+from shardmos.flow import RECORD_SIZE, Flow, address_text, make_flows, seconds_text, split_records
 from shardmos.workers.binding import ffi, lib
 
 KEYS = [
@@ -143,6 +145,31 @@ def test_records_of_a_batch_do_not_keep_the_batch() -> None:
     records = split_records(batch)
     assert [Flow(each).handle for each in records] == [1, 2]
     assert all(len(each) == RECORD_SIZE for each in records)
+
+
+@given(st.lists(st.binary(min_size=RECORD_SIZE, max_size=RECORD_SIZE), max_size=4))
+def test_a_batch_gives_the_flows_of_its_records(records: list[bytes]) -> None:
+    made = make_flows(b"".join(records))
+    assert made == [Flow(each) for each in records]
+    for flow, data in zip(made, records, strict=True):
+        assert flow.client == address_text(data[8:24], data[45])
+        assert flow.server == address_text(data[24:40], data[45])
+
+
+def test_what_is_no_record_is_refused() -> None:
+    for data in (b"", bytes(RECORD_SIZE - 1), bytes(RECORD_SIZE + 1)):
+        with pytest.raises(ValueError, match="296 bytes"):
+            Flow(data)
+    with pytest.raises(ValueError, match="297 bytes"):
+        make_flows(bytes(RECORD_SIZE + 1))
+
+
+def test_a_flow_can_be_copied_and_pickled_but_not_changed() -> None:
+    flow = Flow(bytes(range(256)) + bytes(RECORD_SIZE - 256), (["ab", None], [[[0, 3, "ab"]], None]))
+    for other in (copy.copy(flow), copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
+        assert (other, other.sha256, hash(other)) == (flow, ("ab", None), hash(flow))
+    with pytest.raises(AttributeError):
+        flow.client = "10.0.0.1"  # type: ignore[misc, unused-ignore]
 
 
 def test_rows_are_those_of_the_command(capture: Path) -> None:
