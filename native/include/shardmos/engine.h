@@ -15,6 +15,17 @@
 typedef struct smos_shard smos_shard_t;
 typedef struct smos_box smos_box_t; /* a module, prepared or active */
 
+#define SMOS_MAX_PREFIXES 64
+
+/* A policy for a network. */
+typedef struct smos_prefix_policy {
+    uint8_t address[16]; /* as in smos_tuple: IPv4 as ::ffff:a.b.c.d */
+    uint8_t bits;        /* of those 128 that count: an IPv4 prefix has 96 more than it says */
+    uint8_t version;     /* 4 or 6 */
+    uint8_t policy;
+    uint8_t reserved[5];
+} smos_prefix_policy_t;
+
 typedef struct smos_config {
     uint32_t size;           /* sizeof(smos_config_t), set by smos_config_default */
     uint32_t worker;         /* this shard among `workers` */
@@ -37,17 +48,30 @@ typedef struct smos_config {
     uint8_t detail;          /* SMOS_DETAIL_*: per-flow work that records or someone else asked for */
     uint8_t publish;         /* SMOS_PUBLISH_*: what goes into the event queue */
     uint8_t refuse;          /* SMOS_REFUSE_*: what an inline port does not pass on */
-    uint8_t reserved[5];
+    uint8_t acked_gaps;      /* SMOS_GAPS_*: when a gap that the peer acknowledged is told, if nothing waits behind it */
+    uint8_t flow_full;       /* SMOS_FULL_*: what happens when flow_buffer or flow_segments is reached */
+    uint8_t worker_full;     /* likewise when buffer_bytes is */
+    uint8_t table_full;      /* 0: evict the flow that is missed least; 1: refuse the new one */
+    uint8_t adaptive;        /* per cent of max_flows from which on timeouts get shorter; 0 or from 100 on: never */
     int64_t timeout_syn_ns, timeout_established_ns, timeout_closed_ns, timeout_reset_ns, timeout_udp_ns, timeout_icmp_ns; /* 0 never */
     int64_t gap_ns;          /* packet time a hole may stay open while later data waits; 0 no limit */
     uint32_t gap_bytes;      /* out-of-order bytes behind a hole before it is given up; 0 no limit */
     uint32_t gap_segments;   /* likewise in segments */
     int64_t max_jump_ns;     /* a larger step forward in time is an anomaly */
+    /* Policies of the receiving host's network, the longest prefix first; else overlap_policy, defrag_policy. */
+    smos_prefix_policy_t overlap_prefixes[SMOS_MAX_PREFIXES], defrag_prefixes[SMOS_MAX_PREFIXES];
+    uint32_t overlap_prefix_count, defrag_prefix_count;
     uint64_t hash_key[4];    /* of the flow table; all zero: drawn from getrandom() */
     int stats_fd, state_fd, breadcrumb_fd; /* memfds to lay the segments out in (resized by the shard); -1: private memory */
 } smos_config_t;
 
 enum { SMOS_DETAIL_HISTORY = 1, SMOS_DETAIL_RTT = 2, SMOS_DETAIL_ANOMALIES = 4 };
+enum { SMOS_GAPS_AUTO = 0 /* live at once, else with the next data */, SMOS_GAPS_AT_ONCE = 1, SMOS_GAPS_WITH_DATA = 2 };
+enum {
+    SMOS_FULL_SKIP = 0,   /* the oldest holes are given up until the segment fits */
+    SMOS_FULL_REFUSE = 1, /* the segment is not kept: whoever sent it may have to say it again */
+    SMOS_FULL_STOP = 2    /* the stream is left alone from there on, as beyond `depth` */
+};
 enum { SMOS_REFUSE_NOT_IP = 1, SMOS_REFUSE_MALFORMED = 2 /* or cut */ };
 enum { SMOS_PUBLISH_FLOWS = 1, SMOS_PUBLISH_ANOMALIES = 2, SMOS_PUBLISH_MODULES = 4, SMOS_PUBLISH_LOG = 8 };
 

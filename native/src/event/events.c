@@ -35,16 +35,13 @@ static uint16_t intern(smos__events_t *ev, const smos__member_t *members, int co
 }
 
 
-/* Nobody wants its bytes any more: nothing is buffered, and what waited is given up. */
-static void leave_stream(smos__events_t *ev, uint32_t flow)
+/* Nobody wants this end's bytes any more: nothing is buffered, and what waited is given up. */
+static void leave_stream(smos__events_t *ev, uint32_t flow, int from)
 {
     smos__flow_t *f = &ev->arena->hot[flow];
-    f->flags &= (uint16_t)~SMOS__FLOW_STREAM;
-    for (int side = 0; side < 2; side++) {
-        if (!(f->end[side].flags & SMOS__EP_HOLE)) continue;
-        smos__assembler_clear(&ev->arena->cold[flow].end[side].assembler, ev->arena->pool);
-        f->end[side].flags &= (uint16_t)~SMOS__EP_HOLE;
-    }
+    if (!(f->end[from].flags & (SMOS__EP_HOLE | SMOS__EP_SYN_DATA))) return;
+    smos__assembler_clear(&ev->arena->cold[flow].end[from].assembler, ev->arena->pool);
+    f->end[from].flags &= (uint16_t)~(SMOS__EP_HOLE | SMOS__EP_SYN_DATA);
 }
 
 
@@ -53,10 +50,11 @@ void smos__events_give_set(smos__events_t *ev, uint32_t flow, uint16_t set)
     smos__flow_t *f = &ev->arena->hot[flow];
     f->set = set;
     f->epoch = ev->epoch;
-    if (ev->sets.set[set].stream)
-        f->flags |= SMOS__FLOW_STREAM;
-    else if (f->flags & SMOS__FLOW_STREAM && !ev->records)
-        leave_stream(ev, flow);
+    uint16_t before = f->flags & SMOS__FLOW_STREAMS, wanted = ev->records ? SMOS__FLOW_STREAMS : ev->sets.set[set].streams;
+    if (before == wanted) return;
+    f->flags = (uint16_t)((f->flags & ~SMOS__FLOW_STREAMS) | wanted);
+    for (int from = 0; from < 2; from++)
+        if (before & ~wanted & SMOS__FLOW_STREAM_OF(from)) leave_stream(ev, flow, from);
 }
 
 

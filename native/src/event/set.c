@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "flow/flow.h"
+
 #define SETS_BYTES ((size_t)SMOS__MAX_SETS * sizeof(smos__set_t))
 #define CHAINS 4096
 #define KEPT_MAX 256 /* sets without flows */
@@ -312,7 +314,8 @@ static int make_set(smos__sets_t *s, uint32_t hash, smos__socket_t *const *socke
     if (status) return status;
     for (int i = 0; i < 6; i++) made.any |= made.mask[i / 2][i % 2];
     join_options(&made, sockets);
-    made.stream = (made.mask[0][0] | made.mask[0][1]) & (SMOS_BIT(SMOS_NEW_DATA) | SMOS_BIT(SMOS_GAP)) || made.options.history[0] || made.options.history[1];
+    for (int from = 0; from < 2; from++)
+        if (made.mask[0][!from] & (SMOS_BIT(SMOS_NEW_DATA) | SMOS_BIT(SMOS_GAP)) || made.options.history[!from]) made.streams |= SMOS__FLOW_STREAM_OF(from);
     for (int i = 0; i < count; i++) smos__plan_hold(members[i].plan);
     uint16_t index = s->free;
     if (index != SMOS__NO_SET)

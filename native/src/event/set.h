@@ -56,7 +56,7 @@ typedef struct smos__set {
     uint16_t next; /* in its hash chain or the free list */
     uint16_t epoch;
     uint8_t count;
-    bool stream;   /* somebody wants bytes */
+    uint16_t streams; /* SMOS__FLOW_STREAMS: whose bytes somebody wants */
     uint16_t route_count;
     uint32_t any;  /* built-in events wanted at any hook and side */
     uint32_t mask[3][2];

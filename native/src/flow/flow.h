@@ -28,7 +28,7 @@ enum {
     SMOS__EP_SYN_DATA = 1 << 7,     /* data that came with its SYN waits in the assembler for the peer's word */
     SMOS__EP_RST = 1 << 8,
     SMOS__EP_ZERO_WINDOW = 1 << 9,  /* its last window was zero */
-    SMOS__EP_DEPTH = 1 << 10,       /* its stream reached the depth limit */
+    SMOS__EP_STOPPED = 1 << 10,     /* its stream is left alone: it reached the depth limit, or a bound of memory */
     SMOS__EP_ACKED = 1 << 11,       /* the peer acknowledged it: snd_una is valid */
     SMOS__EP_WINDOW = 1 << 12,      /* window is known and correctly scaled */
     SMOS__EP_RTT = 1 << 13,         /* rtt_seq waits for its acknowledgement */
@@ -64,9 +64,10 @@ enum {
     SMOS__FLOW_SETUP = 1 << 5,    /* CONN_SETUP was raised */
     SMOS__FLOW_TWO_SIDED = 1 << 6, /* both ends were heard */
     SMOS__FLOW_BLOCKED = 1 << 7,  /* a handler dropped NEW_DATA: later copies are dropped too */
-    SMOS__FLOW_STREAM = 1 << 8,   /* somebody wants its bytes */
-    SMOS__FLOW_QUEUED = 1 << 9   /* on the queue of unconfirmed flows, given up first */
+    SMOS__FLOW_QUEUED = 1 << 8,   /* on the queue of unconfirmed flows, given up first */
+    SMOS__FLOW_STREAMS = 3 << 9   /* somebody wants its bytes: SMOS__FLOW_STREAM_OF(sender) */
 };
+#define SMOS__FLOW_STREAM_OF(from) (1u << (9 + (from))) /* what that end sends */
 
 /* Which timeout applies, and in which order flows are given up when the table is full. */
 typedef enum smos__class {
@@ -118,7 +119,8 @@ typedef struct smos__endpoint_cold {
     uint32_t hole_ms;       /* since the flow's start: when the oldest hole opened */
     uint16_t mss;
     uint8_t options;
-    uint8_t marks;          /* SMOS__MARK_* */
+    uint8_t marks : 4;      /* SMOS__MARK_* */
+    uint8_t overlap : 4;    /* policy of the network that receives its stream, + 1; 0: the configured one */
 } smos__endpoint_cold_t;
 
 typedef struct smos__flow_cold {

@@ -30,6 +30,7 @@ void smos_config_default(smos_config_t *c)
     c->timeout_udp_ns = SECONDS(60);
     c->timeout_icmp_ns = SECONDS(30);
     c->gap_ns = SECONDS(120);
+    c->adaptive = 60;
     c->max_jump_ns = SECONDS(7 * 24 * 3600);
     c->stats_fd = c->state_fd = c->breadcrumb_fd = -1;
 }
@@ -38,6 +39,8 @@ void smos_config_default(smos_config_t *c)
 void smos__defrag_config(const smos_config_t *c, smos__defrag_config_t *out)
 {
     *out = (smos__defrag_config_t){.max_datagrams = 4096, .max_fragments = 8192, .timeout_ns = SECONDS(60), .policy = c->defrag_policy};
+    out->prefixes = c->defrag_prefixes;
+    out->prefix_count = c->defrag_prefix_count;
     out->max_bytes = c->defrag_bytes > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)c->defrag_bytes;
 }
 

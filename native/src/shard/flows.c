@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "shard/shard.h"
+#include "wire/prefix.h"
 
 #define EVICT_SAMPLE 32
 #define EVICT_TURNS 8 /* answered flows passed over for one that is given up */
@@ -51,11 +52,25 @@ static bool evict(smos_shard_t *s)
 }
 
 
+/* What each end sends is put together as the other's system does it. */
+static void take_overlap_policies(const smos_shard_t *s, const smos__flow_t *f, smos__flow_cold_t *c)
+{
+    const smos_config_t *config = &s->config;
+    const uint8_t none = UINT8_MAX; /* + 1 is 0 */
+    c->end[SMOS_CLIENT].overlap = (uint8_t)(smos__prefix_find(config->overlap_prefixes, config->overlap_prefix_count, f->tuple.dst, f->tuple.version, none) + 1) & 15;
+    c->end[SMOS_SERVER].overlap = (uint8_t)(smos__prefix_find(config->overlap_prefixes, config->overlap_prefix_count, f->tuple.src, f->tuple.version, none) + 1) & 15;
+}
+
+
 uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash, int64_t time_ns, int from, smos__class_t class_)
 {
     if (s->record_count >= SMOS__RECORDS) return SMOS__NO_FLOW; /* cannot happen within a burst's bounds; never write beyond */
     uint32_t i = smos__arena_take(&s->arena);
     if (i == SMOS__NO_FLOW) {
+        if (s->config.table_full == 1) {
+            SMOS__COUNT(s, table_refused);
+            return SMOS__NO_FLOW;
+        }
         if (!evict(s)) return SMOS__NO_FLOW;
         i = smos__arena_take(&s->arena);
         if (i == SMOS__NO_FLOW) return SMOS__NO_FLOW;
@@ -77,7 +92,7 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     f->end_reason = 255;
     f->last_ns = s->now_ns;
     f->end[0].wscale = f->end[1].wscale = 255;
-    if (s->collect) f->flags |= SMOS__FLOW_STREAM;
+    if (s->collect) f->flags |= SMOS__FLOW_STREAMS;
     c->start_ns = time_ns;
     c->hash = hash;
     c->round = (uint16_t)s->round;
@@ -85,6 +100,7 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     c->vlan[1] = l->vlan[1];
     c->tunnel = l->tunnel_kind;
     c->tunnel_id = l->tunnel_id;
+    if (s->config.overlap_prefix_count) take_overlap_policies(s, f, c);
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_init(&c->zeek, c->history, from == SMOS_SERVER);
     smos__events_attach(&s->events, i, l->ip, l->ip_len, l->ip_captured);
     smos__queue_push(&s->unconfirmed, &s->arena, i);
@@ -174,6 +190,7 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
                 smos__tcp_finish(&t);
                 s->flow = SMOS__NO_FLOW;
             }
+            if (reason == SMOS_END_EVICTED) smos__raise(s, i, SMOS_ERROR, SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, SMOS_ERR_TABLE);
             smos__raise(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, f->end_reason);
             smos__raise(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, NULL, 0, 0, f->end_reason);
         }

@@ -107,6 +107,9 @@ static void sink_anomaly(void *context, smos__anomaly_t anomaly)
 static void sink_error(void *context, int receiver, uint32_t code)
 {
     smos_shard_t *s = context;
+    if (code == SMOS_ERR_FLOW_BUFFER) SMOS__COUNT(s, full_flow_buffer);
+    if (code == SMOS_ERR_WORKER_BUFFER) SMOS__COUNT(s, full_worker_buffer);
+    if (code == SMOS_ERR_DEPTH) SMOS__COUNT(s, depth_reached);
     smos__raise(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, NULL, 0, 0, code);
 }
 
@@ -205,16 +208,16 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
         smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
         smos__zeek_segment(&c->zeek, c->history, &z);
     }
-    const uint16_t plain = SMOS__FLOW_STREAM | SMOS__FLOW_TWO_SIDED | SMOS__FLOW_SETUP | SMOS__FLOW_STARTED_RECEIVER | SMOS__FLOW_EXISTING;
+    const uint16_t plain = SMOS__FLOW_STREAMS | SMOS__FLOW_TWO_SIDED | SMOS__FLOW_SETUP | SMOS__FLOW_STARTED_RECEIVER | SMOS__FLOW_EXISTING;
     if ((f->flags & ~plain) == 0 && smos__tcp_fast(f, l, from)) {
         if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(&t, l, from);
         smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
         if (s->events.dropped) return;
-        if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth) { /* smos__stream_segment, said shorter */
+        if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth && !(f->end[from].flags & SMOS__EP_STOPPED)) { /* smos__stream_segment, said shorter */
             uint64_t offset = f->end[from].offset;
             f->end[from].offset += l->payload_len;
             f->end[from].rcv_nxt += l->payload_len;
-            if (f->flags & SMOS__FLOW_STREAM) sink_data(s, !from, l->payload, l->payload_len, offset);
+            if (f->flags & SMOS__FLOW_STREAM_OF(from)) sink_data(s, !from, l->payload, l->payload_len, offset);
         } else if (l->payload_len) {
             smos__stream_segment(&t, from, l->seq, l->payload, l->payload_captured, l->payload_len);
         }

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "wire/prefix.h"
+
 #define SWEEP_PER_BURST 64
 #define BURSTS_PER_PUBLISH 256
 #define FINISH_PER_CALL 1024
@@ -77,6 +79,15 @@ static int open_defrag(smos_shard_t *s)
 }
 
 
+static bool policies_known(const smos_prefix_policy_t *list, uint32_t count, uint8_t policies)
+{
+    if (count > SMOS_MAX_PREFIXES) return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (list[i].bits > 128 || (list[i].version != 4 && list[i].version != 6) || list[i].policy >= policies) return false;
+    return true;
+}
+
+
 smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
 {
     if (config->size != sizeof *config) return snprintf(error, SMOS_ERROR_SIZE, "smos_config_t is of another version: call smos_config_default"), NULL;
@@ -84,13 +95,21 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
     if (!config->max_flows || config->max_flows > 1000000000) return snprintf(error, SMOS_ERROR_SIZE, "max_flows must be between 1 and 1,000,000,000"), NULL;
     if (config->defrag_policy >= SMOS__DEFRAG_POLICIES || config->overlap_policy >= SMOS__OVERLAP_POLICIES)
         return snprintf(error, SMOS_ERROR_SIZE, "unknown policy for overlapping data or fragments"), NULL;
+    if (!policies_known(config->overlap_prefixes, config->overlap_prefix_count, SMOS__OVERLAP_POLICIES) ||
+        !policies_known(config->defrag_prefixes, config->defrag_prefix_count, SMOS__DEFRAG_POLICIES))
+        return snprintf(error, SMOS_ERROR_SIZE, "at most %d networks can have a policy of their own, each one that is known", SMOS_MAX_PREFIXES), NULL;
+    if (config->flow_full > SMOS_FULL_STOP || config->worker_full > SMOS_FULL_STOP || config->table_full > 1 || config->acked_gaps > SMOS_GAPS_WITH_DATA)
+        return snprintf(error, SMOS_ERROR_SIZE, "unknown policy for a full buffer or table, or for gaps"), NULL;
     smos_shard_t *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (s == MAP_FAILED) return snprintf(error, SMOS_ERROR_SIZE, "out of memory"), NULL;
     s->config = *config;
     s->flow = SMOS__NO_FLOW;
     s->collect = config->records || config->publish & SMOS_PUBLISH_FLOWS;
     s->tcp = (smos__tcp_config_t){config->flow_buffer, config->flow_segments > UINT16_MAX ? UINT16_MAX : config->flow_segments, config->gap_bytes, config->gap_segments,
-                                  config->gap_ns, config->depth, config->overlap_policy, config->urgent_policy, config->detail};
+                                  config->gap_ns, config->depth, config->overlap_policy, config->urgent_policy, config->detail,
+                                  config->acked_gaps == SMOS_GAPS_AT_ONCE || (config->acked_gaps == SMOS_GAPS_AUTO && config->live), config->flow_full, config->worker_full};
+    smos__prefixes_sort(s->config.overlap_prefixes, s->config.overlap_prefix_count);
+    smos__prefixes_sort(s->config.defrag_prefixes, s->config.defrag_prefix_count);
     set_timeouts(s);
     int status = smos__region_map(&s->state_region, config->state_fd, smos__arena_bytes((uint32_t)config->max_flows, config->buffer_bytes));
     if (!status) {

@@ -10,8 +10,8 @@ static void deliver(smos__tcp_t *t, int from, const uint8_t *data, uint32_t leng
     e->offset += length;
     e->rcv_nxt += length;
     if (t->config->depth && offset + length > t->config->depth) {
-        if (!(e->flags & SMOS__EP_DEPTH)) {
-            e->flags |= SMOS__EP_DEPTH;
+        if (!(e->flags & SMOS__EP_STOPPED)) {
+            e->flags |= SMOS__EP_STOPPED;
             smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DEPTH);
             t->sink->error(t->context, !from, SMOS_ERR_DEPTH);
         }
@@ -68,7 +68,9 @@ static void count_conflicts(smos__tcp_t *t, int from, uint32_t bytes)
 static int overlap_of(const smos__tcp_t *t, int from)
 {
     uint8_t asked = t->options->overlap[!from];
-    return asked == SMOS__DEFAULT_POLICY ? t->config->overlap_policy : asked;
+    if (asked != SMOS__DEFAULT_POLICY) return asked;
+    uint8_t network = t->cold->end[from].overlap;
+    return network ? network - 1 : t->config->overlap_policy;
 }
 
 
@@ -158,6 +160,26 @@ static void in_order(smos__tcp_t *t, int from, const uint8_t *data, uint32_t cap
 }
 
 
+/* A stream that is left alone holds nothing. */
+static void forget_if_stopped(smos__tcp_t *t, int from)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    if (!(e->flags & SMOS__EP_STOPPED) || !(e->flags & SMOS__EP_HOLE)) return;
+    smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
+    e->flags &= (uint16_t)~SMOS__EP_HOLE;
+}
+
+
+/* Moves the place of what is expected without a look at the bytes between. */
+static void pass_over(smos__tcp_t *t, int from, uint32_t length)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    e->offset += length;
+    e->rcv_nxt += length;
+    if (e->flags & SMOS__EP_STOPPED) t->cold->end[from].skipped += length;
+}
+
+
 static uint32_t since_start_ms(const smos__tcp_t *t) { return (uint32_t)((t->now_ns - t->cold->start_ns) / 1000000); }
 
 
@@ -175,6 +197,17 @@ static void limits(smos__tcp_t *t, int from)
         skip_to_front(t, from);
         t->cold->end[from].hole_ms = now_ms;
     }
+}
+
+
+static void give_way(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *data, uint32_t captured, uint32_t length)
+{
+    smos__endpoint_t *e = &t->flow->end[from];
+    const smos__assembler_t *a = &t->cold->end[from].assembler;
+    while (a->bytes && smos__seq_gt(seq, e->rcv_nxt)) skip_to_front(t, from);
+    if (smos__seq_lt(e->rcv_nxt, seq)) skip(t, from, seq - e->rcv_nxt, acknowledged_to(e, seq));
+    uint32_t old = e->rcv_nxt - seq;
+    if (old < captured) in_order(t, from, data + old, captured - old, length - old);
 }
 
 
@@ -204,15 +237,22 @@ static void out_of_order(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *
         t->cold->end[from].hole_ms = since_start_ms(t);
     }
     if (r.full) {
-        bool flow = a->bytes + captured > most || a->segments >= t->config->flow_segments;
+        bool flow = a->bytes + captured - r.stored > most || a->segments >= t->config->flow_segments;
         smos__tcp_anomaly(t, flow ? SMOS__ANOMALY_TCP_INSERT_LIMIT : SMOS__ANOMALY_TCP_INSERT_MEMORY);
         t->sink->error(t->context, !from, flow ? SMOS_ERR_FLOW_BUFFER : SMOS_ERR_WORKER_BUFFER);
-        /* Room is made by giving holes up, oldest first; then this segment fits or is in order. */
-        while (a->bytes && smos__seq_gt(seq, e->rcv_nxt)) skip_to_front(t, from);
-        if (smos__seq_lt(e->rcv_nxt, seq)) skip(t, from, seq - e->rcv_nxt, acknowledged_to(e, seq));
-        uint32_t old = e->rcv_nxt - seq;
-        if (old < captured) in_order(t, from, data + old, captured - old, length - old);
-        return;
+        switch (flow ? t->config->flow_full : t->config->worker_full) {
+        case SMOS_FULL_REFUSE:
+            break;
+        case SMOS_FULL_STOP:
+            e->flags |= SMOS__EP_STOPPED;
+            smos__assembler_clear(a, t->pool);
+            e->flags &= (uint16_t)~SMOS__EP_HOLE;
+            pass_over(t, from, seq + length - e->rcv_nxt);
+            return;
+        default: /* room is made by giving holes up, oldest first; then this segment fits or is in order */
+            give_way(t, from, seq, data, captured, length);
+            return;
+        }
     }
     if (e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt)) smos__stream_acked(t, from);
     limits(t, from);
@@ -224,9 +264,8 @@ void smos__stream_segment(smos__tcp_t *t, int from, uint32_t seq, const uint8_t 
     smos__endpoint_t *e = &t->flow->end[from];
     int32_t ahead = smos__seq_diff(seq + length, e->rcv_nxt);
     if (ahead <= 0) return; /* nothing new */
-    if (!(t->flow->flags & SMOS__FLOW_STREAM)) {
-        e->offset += (uint32_t)ahead;
-        e->rcv_nxt += (uint32_t)ahead;
+    if (!(t->flow->flags & SMOS__FLOW_STREAM_OF(from)) || e->flags & SMOS__EP_STOPPED) {
+        pass_over(t, from, (uint32_t)ahead);
         return;
     }
     uint32_t old = e->rcv_nxt - seq;
@@ -236,13 +275,14 @@ void smos__stream_segment(smos__tcp_t *t, int from, uint32_t seq, const uint8_t 
     } else {
         out_of_order(t, from, seq, data, captured, length);
     }
+    forget_if_stopped(t, from);
 }
 
 
 void smos__stream_omit(smos__tcp_t *t, int from, uint32_t seq)
 {
     const smos__endpoint_t *e = &t->flow->end[from];
-    if (t->flow->flags & SMOS__FLOW_STREAM && seq == e->rcv_nxt && !(e->flags & SMOS__EP_HOLE))
+    if (t->flow->flags & SMOS__FLOW_STREAM_OF(from) && !(e->flags & SMOS__EP_STOPPED) && seq == e->rcv_nxt && !(e->flags & SMOS__EP_HOLE))
         skip(t, from, 1, OMITTED);
     else
         smos__stream_segment(t, from, seq, NULL, 0, 1);
@@ -259,6 +299,15 @@ void smos__stream_acked(smos__tcp_t *t, int from)
         skip(t, from, (acked < offset ? acked : offset) - e->offset, ACKNOWLEDGED);
         drain(t, from);
     }
+    forget_if_stopped(t, from);
+    /* Nothing waits behind it. Whoever records both directions of a wire may see an acknowledgement before the data: then it waits for these. */
+    if (!t->config->gaps_at_once || !e->packets || e->flags & (SMOS__EP_STOPPED | SMOS__EP_SYN_DATA) || !(e->flags & SMOS__EP_BASE)) return;
+    uint32_t end = e->snd_una - (e->flags & SMOS__EP_FIN && e->snd_una == t->cold->end[from].fin_seq + 1);
+    if (!smos__seq_gt(end, e->rcv_nxt)) return;
+    if (t->flow->flags & SMOS__FLOW_STREAM_OF(from))
+        skip(t, from, end - e->rcv_nxt, ACKNOWLEDGED);
+    else
+        pass_over(t, from, end - e->rcv_nxt);
 }
 
 
@@ -277,13 +326,14 @@ void smos__stream_finish(smos__tcp_t *t, int from)
     smos__endpoint_cold_t *c = &t->cold->end[from];
     if (!(e->flags & SMOS__EP_BASE)) return;
     if (e->flags & SMOS__EP_SYN_DATA) smos__stream_syn_data(t, from, true);
+    if (e->flags & SMOS__EP_STOPPED) return;
     while (e->flags & SMOS__EP_HOLE && c->assembler.bytes) {
         uint32_t before = c->assembler.bytes;
         drain(t, from);
         skip_to_front(t, from);
         if (c->assembler.bytes == before) break;
     }
-    if (!(t->flow->flags & SMOS__FLOW_STREAM) || !e->packets) return; /* what was never heard is not missed */
+    if (!(t->flow->flags & SMOS__FLOW_STREAM_OF(from)) || !e->packets || e->flags & SMOS__EP_STOPPED) return; /* what was never heard is not missed */
     uint32_t end = e->rcv_nxt;
     if (e->flags & SMOS__EP_FIN) end = smos__seq_max(end, c->fin_seq);
     bool acked = e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt);

@@ -421,7 +421,7 @@ bool smos__tcp_fast(smos__flow_t *f, const smos__layer_t *l, int from)
     smos__endpoint_t *e = &f->end[from], *p = &f->end[!from];
     const uint16_t need = SMOS__EP_BASE | SMOS__EP_ACKED | SMOS__EP_WINDOW;
     const uint16_t both = e->flags & p->flags;
-    const uint16_t never = SMOS__EP_FIN | SMOS__EP_RST | SMOS__EP_SYN_DATA | SMOS__EP_ZERO_WINDOW | SMOS__EP_HOLE | SMOS__EP_DEPTH;
+    const uint16_t never = SMOS__EP_FIN | SMOS__EP_RST | SMOS__EP_SYN_DATA | SMOS__EP_ZERO_WINDOW | SMOS__EP_HOLE;
     uint32_t window = l->window;
     if ((l->tcp_flags & ~(SMOS__PSH | SMOS__ECE | SMOS__CWR)) != SMOS__ACK) return false;
     if (e->state != SMOS_TCP_ESTABLISHED || p->state != SMOS_TCP_ESTABLISHED) return false;
@@ -470,11 +470,12 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
         if (!(flags & SMOS__ACK)) {
             if (p->state == SMOS_TCP_CLOSED || p->state == SMOS_TCP_SYN_SENT) set_state(p, SMOS_TCP_SYN_RECEIVED, &facts, SMOS__TCP_RECEIVER_STATE);
         }
-        if (!(flags & SMOS__ACK) && l->payload_len && t->flow->flags & SMOS__FLOW_STREAM && !synchronized(p->state)) {
+        if (!(flags & SMOS__ACK) && l->payload_len && t->flow->flags & SMOS__FLOW_STREAM_OF(from) && !synchronized(p->state)) {
             if (!(e->flags & SMOS__EP_TFO)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_DATA);
             /* Whether the peer takes it is known from its SYN/ACK (RFC 7413 4.1.2): it waits. */
             smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
             smos__insert_result_t r;
+            if (e->flags & SMOS__EP_STOPPED) return facts;
             smos__assembler_insert(&t->cold->end[from].assembler, t->pool, 0, l->payload, l->payload_captured, SMOS__OVERLAP_FIRST,
                                    t->config->flow_buffer, t->config->flow_segments, &r);
             if (t->cold->end[from].assembler.bytes) e->flags |= SMOS__EP_SYN_DATA;
@@ -502,7 +503,7 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
             smos__stream_syn_data(t, !from, accepted);
             if (!accepted) p->snd_nxt = p->isn + 1;
         }
-        if (__builtin_expect(p->flags & SMOS__EP_HOLE && smos__seq_gt(p->snd_una, p->rcv_nxt), 0)) {
+        if (__builtin_expect((p->flags & SMOS__EP_HOLE || t->config->gaps_at_once) && smos__seq_gt(p->snd_una, p->rcv_nxt), 0)) {
             smos__stream_acked(t, !from);
             fin_received(t, !from, &facts);
         }

@@ -31,9 +31,11 @@ typedef struct smos__tcp_config {
     uint32_t gap_bytes, gap_segments;
     int64_t gap_ns;
     uint64_t depth;
-    uint8_t overlap_policy;
+    uint8_t overlap_policy; /* where the network has none of its own */
     uint8_t urgent_policy;  /* 0 inline, 1 out-of-band, 2 drop */
     uint8_t detail;         /* SMOS_DETAIL_* */
+    uint8_t gaps_at_once;   /* a gap that the peer acknowledged is told with the acknowledgement, though nothing waits behind it */
+    uint8_t flow_full, worker_full; /* SMOS_FULL_* */
 } smos__tcp_config_t;
 
 /* The flow under the hand, and what its functions need. */

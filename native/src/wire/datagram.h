@@ -34,6 +34,7 @@ typedef struct smos__datagram {
     uint32_t header_length, next_at;
     uint8_t version, protocol; /* of the first fragment, once it came */
     bool has_header, overlapped;
+    uint8_t policy;   /* smos__defrag_policy of its destination */
 } smos__datagram_t;
 
 /* Which bytes a fragment shares with those that came before. */

@@ -200,6 +200,12 @@ static uint32_t find_entry(const smos__defrag_t *d, const datagram_key_t *key, u
 }
 
 
+static uint8_t policy_of(const smos__defrag_t *d, const uint8_t destination[16], uint8_t version)
+{
+    return smos__prefix_find(d->config.prefixes, d->config.prefix_count, destination, version, d->config.policy);
+}
+
+
 static uint32_t new_entry(smos__defrag_t *d, const datagram_key_t *key, uint32_t hash, const smos__fragment_t *f, int64_t now_ns, report_t *report)
 {
     if (d->free == NO_ENTRY && d->fresh == d->config.max_datagrams) evict(d, d->oldest, now_ns, report);
@@ -212,6 +218,7 @@ static uint32_t new_entry(smos__defrag_t *d, const datagram_key_t *key, uint32_t
     uint32_t *bucket = &d->buckets[hash & d->mask];
     *e = (entry_t){ .key = *key, .created_ns = now_ns, .hash = hash, .chain = *bucket, .older = d->newest, .newer = NO_ENTRY };
     smos__datagram_init(&e->datagram, f);
+    e->datagram.policy = policy_of(d, key->dst, key->version);
     *bucket = i;
     *(d->newest == NO_ENTRY ? &d->oldest : &d->entries[d->newest].newer) = i;
     d->newest = i;
@@ -251,7 +258,7 @@ static uint8_t *take_out(smos__defrag_t *d, uint32_t bytes)
 
 
 /* What is wrong with the fragment by itself; false if it counts for nothing. */
-static bool acceptable(const smos__defrag_t *d, smos__fragment_t *f, report_t *report)
+static bool acceptable(const smos__defrag_t *d, smos__fragment_t *f, const smos_tuple_t *tuple, report_t *report)
 {
     if (f->version == 4 && f->df) add_anomaly(report, SMOS__ANOMALY_FRAG_WITH_DF);
     if (!f->length) {
@@ -265,7 +272,7 @@ static bool acceptable(const smos__defrag_t *d, smos__fragment_t *f, report_t *r
     }
     if (f->more && f->length % 8) {
         add_anomaly(report, SMOS__ANOMALY_FRAG_UNALIGNED);
-        if (f->version == 6 || d->config.policy != SMOS__DEFRAG_LINUX || f->length < 8) return false;
+        if (f->version == 6 || policy_of(d, tuple->dst, 4) != SMOS__DEFRAG_LINUX || f->length < 8) return false;
         bool whole = f->captured == f->length;
         f->length -= f->length % 8; /* Linux takes the whole units */
         f->captured = whole || f->captured > f->length ? f->length : f->captured;
@@ -347,7 +354,7 @@ static const uint8_t *complete(smos__defrag_t *d, uint32_t entry, uint32_t *leng
     uint8_t *out = take_out(d, g->header_length + g->end);
     if (out) {
         /* RFC 5722 would drop an IPv6 datagram with overlaps; the anomaly tells, and the first bytes stand. */
-        smos__datagram_join(g, &d->chunks, d->join, g->version == 6 ? SMOS__DEFRAG_FIRST : d->config.policy, out);
+        smos__datagram_join(g, &d->chunks, d->join, g->version == 6 ? SMOS__DEFRAG_FIRST : g->policy, out);
         *length = g->header_length + g->end;
         d->stats.completed++;
     } else {
@@ -371,7 +378,7 @@ const uint8_t *smos__defrag_add(smos__defrag_t *d, const smos__frame_t *frame, c
         return NULL;
     }
     if (!f.offset && !f.more) return whole_packet(d, &f, length, &report);
-    if (!acceptable(d, &f, &report)) {
+    if (!acceptable(d, &f, &meta->tuple, &report)) {
         d->stats.bad++;
         return NULL;
     }

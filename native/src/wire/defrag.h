@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "wire/packet.h"
+#include "wire/prefix.h"
 
 /* How overlapping fragments are resolved; the seven that Suricata and Snort implement. */
 typedef enum smos__defrag_policy {
@@ -18,6 +19,8 @@ typedef struct smos__defrag_config {
     uint32_t max_fragments;  /* per datagram; at most 32,768 */
     int64_t timeout_ns;      /* 60 s: RFC 791 and RFC 8200 */
     uint8_t policy;
+    const smos_prefix_policy_t *prefixes; /* policies of networks, by the datagram's destination: wire/prefix.h; the caller's, sorted */
+    uint32_t prefix_count;
     uint64_t key[2];         /* of its hash, random */
 } smos__defrag_config_t;
 
