@@ -250,11 +250,17 @@ class Packet:
 
     @property
     def ip(self) -> memoryview:
-        """From the IP header that belongs to the flow on."""
+        """From the IP header that belongs to the flow on: to the frame's end, or of a reassembled datagram to the
+        payload's, which is somewhere else in memory."""
         packet = self._packet()
         if packet.ip == _NULL:
             return _NOTHING
-        return self._view(packet.ip, packet.caplen - (packet.ip - packet.frame))
+        before = packet.ip - packet.frame
+        if 0 <= before <= packet.caplen:
+            return self._view(packet.ip, packet.caplen - before)
+        if packet.payload != _NULL:
+            return self._view(packet.ip, packet.payload - packet.ip + packet.payload_captured)
+        return _NOTHING if packet.l4 == _NULL else self._view(packet.ip, packet.l4 - packet.ip)
 
     @property
     def payload_len(self) -> int:
