@@ -257,3 +257,17 @@ def test_fault_30_the_list_of_fragments_never_exceeds_its_room(room: int, tmp_pa
     written = [edge for at, _ in places[:room] for edge in (at, at + 10)]
     untouched = [0xAAAA_AAAA_AAAA_AAAA] * (2 * (room + 2) - len(written))
     assert told == [written + untouched]
+
+
+def test_the_end_of_what_waits_is_told_behind_any_number_of_holes(tmp_path: Path) -> None:
+    """100 stretches wait; `last` is after the highest."""
+    places = tuple((10 + 20 * n, b"0123456789") for n in range(100))
+    last: list[int] = []
+    with sm.Context(write_pcap(tmp_path / "a.pcap", segments(*places))) as ctx:
+        sock = ctx.socket()
+        sock.register(sm.NEW_DATA, lambda flow: None)
+        sock.register(
+            sm.PKT_IN, lambda flow: last.append(flow.buffer_info(sm.SERVER).last), hook=sm.RECEIVER, side=sm.SERVER
+        )
+        assert ctx.run().error_count == 0
+    assert last[-1] == 2000

@@ -147,9 +147,8 @@ int smos__api_buffer_info(smos_engine_t *engine, smos_sock_t sock, smos_flow_t f
     if (status) return smos__failed(&c, "buffer_info", status);
     const smos__endpoint_t *e = &c.shard->arena.hot[c.flow].end[!side];
     const smos__assembler_t *waiting = &c.shard->arena.cold[c.flow].end[!side].assembler, *kept = smos__history_of(&c.shard->history, c.flow, side);
-    uint64_t edge[64][2];
-    uint32_t n = smos__assembler_ranges(waiting, c.shard->arena.pool, edge, 64);
-    *out = (smos_buffer_info_t){.init_seq = e->isn + 1, .out_of_order = waiting->bytes, .history_start = e->offset, .next = e->offset, .last = n ? edge[n - 1][1] : e->offset};
+    uint64_t last = waiting->bytes ? smos__assembler_last(waiting, c.shard->arena.pool) : e->offset;
+    *out = (smos_buffer_info_t){.init_seq = e->isn + 1, .out_of_order = waiting->bytes, .history_start = e->offset, .next = e->offset, .last = last};
     if (kept) out->history_start = smos__assembler_next(kept, c.shard->arena.pool, 0);
     out->read = c.socket->watches ? c.socket->watches[c.flow].read[side] : 0;
     return 0;

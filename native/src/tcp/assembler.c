@@ -306,6 +306,9 @@ uint64_t smos__assembler_next(const smos__assembler_t *a, const smos__pool_t *p,
 }
 
 
+uint64_t smos__assembler_last(const smos__assembler_t *a, const smos__pool_t *p) { return a->tail == SMOS__NO_BLOCK ? 0 : smos__block_end(smos__block_at(p, a->tail)); }
+
+
 void smos__assembler_trim(smos__assembler_t *a, smos__pool_t *p, uint64_t offset)
 {
     while (a->head != SMOS__NO_BLOCK) {

@@ -80,6 +80,9 @@ uint64_t smos__assembler_next(const smos__assembler_t *, const smos__pool_t *, u
 /* Forgets everything below `offset` (delivered or superseded), giving blocks back. */
 void smos__assembler_trim(smos__assembler_t *, smos__pool_t *, uint64_t offset);
 
+/* After the last buffered byte; 0 if there is none. */
+uint64_t smos__assembler_last(const smos__assembler_t *, const smos__pool_t *);
+
 /* Buffered ranges in order, adjacent blocks joined: fills up to max [start, end) pairs, returns their number. */
 uint32_t smos__assembler_ranges(const smos__assembler_t *, const smos__pool_t *, uint64_t (*ranges)[2], uint32_t max);
 

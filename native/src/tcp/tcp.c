@@ -127,11 +127,8 @@ static bool seen_before(const smos__tcp_t *t, int from, uint32_t seq, uint32_t l
         length -= before;
     }
     if (smos__seq_lt(seq, e->rcv_nxt)) return true;
-    uint64_t ranges[32][2], offset = e->offset + (seq - e->rcv_nxt);
-    uint32_t n = smos__assembler_ranges(&t->cold->end[from].assembler, t->pool, ranges, 32);
-    for (uint32_t i = 0; i < n; i++)
-        if (offset < ranges[i][1] && ranges[i][0] < offset + length) return true;
-    return false;
+    uint64_t offset = e->offset + (seq - e->rcv_nxt);
+    return smos__assembler_next(&t->cold->end[from].assembler, t->pool, offset) < offset + length;
 }
 
 
