@@ -170,11 +170,22 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
     "policy": {
         "overlap_policy": Option(_text, None, "of different bytes for a place: first, last, or an OS's", "first"),
         "defrag_policy": Option(_text, None, "likewise for IP fragments", "first"),
+        "overlap_networks": Option(_text, None, "NETWORK=POLICY,...; or [[overlap]] tables", "none"),
+        "defrag_networks": Option(_text, None, "NETWORK=POLICY,...; or [[defrag]] tables", "none"),
         "urgent": Option(_one_of("inline", "oob", "drop"), None, "urgent data", "inline"),
         "midstream": Option(_one_of("track", "ignore"), None, "connections whose start was not seen", "track"),
         "gap_bytes": Option(size, None, "bytes behind a hole before it is given up; 0 no limit", "the engine's"),
         "gap_segments": Option(_whole, None, "segments behind a hole until it is given up; 0 no limit", "the engine's"),
         "gap_seconds": Option(seconds, None, "packet time that a hole may stay open; 0 no limit", "the engine's"),
+        "acked_gaps": Option(
+            _one_of("auto", "at-once", "with-data"), None, "when acknowledged gaps are told", "at-once if live"
+        ),
+        "flow_buffer_full": Option(
+            _one_of("skip", "refuse", "stop"), None, "at a flow's bound of out-of-order data", "skip"
+        ),
+        "worker_buffer_full": Option(_one_of("skip", "refuse", "stop"), None, "likewise at the worker's", "skip"),
+        "flow_table_full": Option(_one_of("evict", "refuse"), None, "evict a flow, or refuse the new one", "evict"),
+        "adaptive": Option(_whole, None, "per cent of max_flows from which on timeouts get shorter; 0 never", "60"),
         "max_jump": Option(seconds, None, "a larger step forward of packet time is an anomaly", "the engine's"),
     },
     "timeouts": {
@@ -225,6 +236,9 @@ def load(path: str | None = None, overrides: Mapping[tuple[str, str], Any] | Non
     where = path or "settings"
     values = {section: {key: option.default for key, option in keys.items()} for section, keys in SCHEMA.items()}
     for section, keys in given.items():
+        if section in _NETWORKS:
+            values["policy"][_NETWORKS[section]] = _networks(keys, f"{where}: [[{section}]]")
+            continue
         if section not in SCHEMA:
             raise UsageError(f"{where}: no section [{section}]; there are {', '.join(SCHEMA)}")
         if not isinstance(keys, dict):
@@ -234,6 +248,23 @@ def load(path: str | None = None, overrides: Mapping[tuple[str, str], Any] | Non
     for (section, key), value in (overrides or {}).items():
         values[section][key] = _option(section, key, "command line").check(value, key.replace("_", "-"))
     return Settings(values)
+
+
+# Array of tables, as in [[overlap]], to the key of [policy] that it is another way to write.
+_NETWORKS = {"overlap": "overlap_networks", "defrag": "defrag_networks"}
+
+
+def _networks(tables: Any, where: str) -> str:
+    """`networks` and `policy` of each table as one text: "10.0.0.0/8=windows,..."."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f'{where}: write each as a table with networks = ["10.0.0.0/8"] and policy = "windows"')
+    items = []
+    for table in tables:
+        networks, policy = table.get("networks"), table.get("policy")
+        if set(table) != {"networks", "policy"} or not isinstance(policy, str) or not isinstance(networks, list):
+            raise UsageError(f'{where}: give networks = ["10.0.0.0/8"] and policy = "windows"')
+        items += [f"{network}={policy}" for network in networks]
+    return ",".join(items)
 
 
 def _option(section: str, key: str, where: str) -> Option:

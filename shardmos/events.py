@@ -82,6 +82,7 @@ class Limit(IntEnum):
     WINDOW = 3
     DEPTH = 4
     UNREAD = 5
+    TABLE = 6
 
     @property
     def text(self) -> str:

@@ -46,6 +46,7 @@ static talk_t *begin(void)
 }
 
 static smos_shard_t *shard;
+static talk_t *port_done;
 
 /* Runs the conversation; the shard is still there afterwards. */
 static void run(talk_t *t)
@@ -291,6 +292,76 @@ static void test_a_policy_that_is_none_is_refused(void)
     CHECK(smos_shard_create(&config, error) == NULL);
 }
 
+/* Time goes on by `seconds` while connection 1, which is established, sends a byte each half second. */
+static uint32_t wait_seconds(talk_t *t, uint32_t sent, int seconds)
+{
+    for (int i = 0; i < 2 * seconds; i++) {
+        t->now_ns += 499 * MS;
+        segment(t, 1, 0, SMOS__ACK, 101 + sent++, 501, "x");
+    }
+    return sent;
+}
+
+/* Of 100 slots, `silent` are taken by SYNs without an answer and `idle` by connections that say nothing more; then `seconds` go by. */
+static void fill(int silent, int idle, int seconds, uint8_t adaptive)
+{
+    talk_t *t = begin();
+    t->burst = 1;
+    config.max_flows = 100;
+    config.live = 1;
+    config.timeout_syn_ns = 60 * 1000 * MS;
+    config.timeout_established_ns = 100 * 1000 * MS;
+    config.adaptive = adaptive;
+    handshake(t, 1);
+    for (int n = 0; n < idle; n++) handshake(t, 100 + n);
+    for (int n = 0; n < silent; n++) segment(t, 300 + n, 0, SMOS__SYN, 100, 0, "");
+    wait_seconds(t, 0, seconds);
+    run(t);
+    CHECK_EQ(shard->counters[SMOS__C_end_evicted], 0);
+    CHECK_EQ(shard->counters[SMOS__C_end_idle], (uint64_t)(seen.ends));
+    port_done = t;
+}
+
+static uint64_t early(void)
+{
+    uint64_t n = shard->counters[SMOS__C_end_idle_early];
+    finish(port_done);
+    return n;
+}
+
+static void test_timeouts_get_shorter_as_the_table_fills(void)
+{
+    fill(50, 5, 50, 60);
+    CHECK_EQ(shard->counters[SMOS__C_end_idle], 0); /* 56 per cent: as configured */
+    CHECK_EQ(early(), 0);
+    fill(50, 5, 70, 60);
+    CHECK_EQ(shard->counters[SMOS__C_end_idle], 50);
+    CHECK_EQ(early(), 0);
+    fill(90, 5, 20, 60);
+    CHECK(shard->arena.header->in_use > 50); /* until the table is emptier again, and no further */
+    CHECK(shard->arena.header->in_use < 90);
+    CHECK_EQ(shard->counters[SMOS__C_end_idle], shard->counters[SMOS__C_end_idle_early]);
+    CHECK(early() > 10);
+    fill(90, 5, 20, 0);
+    CHECK_EQ(early(), 0);
+    fill(90, 5, 50, 100);
+    CHECK_EQ(early(), 0);
+}
+
+/* Connections are collected early only when half-open flows are not what fills the table, and later than these. */
+static void test_half_open_flows_go_first(void)
+{
+    fill(45, 50, 40, 60);
+    uint32_t established = 0;
+    for (uint32_t i = 0; i < shard->arena.header->high_water; i++) established += shard->arena.hot[i].class_ == SMOS__CLASS_ESTABLISHED;
+    CHECK_EQ(established, 51);
+    CHECK(early() > 10);
+    fill(0, 95, 20, 60);
+    CHECK_EQ(early(), 0);
+    fill(0, 95, 70, 60);
+    CHECK(early() > 0);
+}
+
 int main(void)
 {
     RUN(test_beyond_the_depth_nothing_is_done);
@@ -304,5 +375,7 @@ int main(void)
     RUN(test_what_was_seen_is_no_gap);
     RUN(test_overlaps_by_network);
     RUN(test_a_policy_that_is_none_is_refused);
+    RUN(test_timeouts_get_shorter_as_the_table_fills);
+    RUN(test_half_open_flows_go_first);
     return 0;
 }

@@ -33,6 +33,19 @@ Settings = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="A setting of the engine, as in timeout_udp=30; repeat."),
 ]
 
+Overlap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--overlap-policy",
+        metavar="[NETWORK=]POLICY",
+        help="Whose bytes count where segments overlap: first, last, or a system's, as in 10.0.0.0/8=windows; repeat.",
+    ),
+]
+Defrag = Annotated[
+    list[str] | None,
+    typer.Option("--defrag-policy", metavar="[NETWORK=]POLICY", help="Likewise for IP fragments."),
+]
+
 _BAD_MANY = 3  # a third of the checksums: one side of a capture taken on a host that offloads
 
 
@@ -55,6 +68,16 @@ def configuration(key: str, checksums: str, memory: str | None, settings: list[s
             raise UsageError(f"--set {setting!r}: give NAME=VALUE")
         options[name.strip().replace("-", "_")] = _value(value.strip())
     return options
+
+
+def policies(kind: str, given: list[str] | None) -> dict[str, str]:
+    """Keywords from --overlap-policy or --defrag-policy: those with a network, and one for all others."""
+    networks = [text for text in given or () if "=" in text]
+    plain = [text for text in given or () if "=" not in text]
+    if len(plain) > 1:
+        raise UsageError(f"--{kind}-policy: {plain[0]!r} and {plain[1]!r}; give one, others as NETWORK=POLICY")
+    found = {f"{kind}_policy": plain[0]} if plain else {}
+    return {**found, f"{kind}_networks": ",".join(networks)} if networks else found
 
 
 def _value(text: str) -> Any:

@@ -9,15 +9,18 @@ import typer
 
 from shardmos.cli.common import (
     Checksums,
+    Defrag,
     Files,
     Filter,
     Key,
     Memory,
+    Overlap,
     Read,
     Settings,
     Workers,
     configuration,
     hint_checksums,
+    policies,
     sources,
 )
 from shardmos.errors import ShardmosError, UsageError
@@ -45,11 +48,14 @@ def flows(
         str | None, typer.Option("--streams", metavar="DIR", help="Write both streams of each flow to files.")
     ] = None,
     memory: Memory = None,
+    overlap: Overlap = None,
+    defrag: Defrag = None,
     settings: Settings = None,
 ) -> None:
     """Print the flows of a capture as they end."""
     paths = sources(read, files)
     options = {"filter": filter, **configuration(key, checksums, memory, settings)}
+    options |= policies("overlap", overlap) | policies("defrag", defrag)
     if explain is not None:
         if streams is not None or as_json or hash:
             raise UsageError("--explain goes without --json, --hash and --streams")

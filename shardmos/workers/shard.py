@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import ipaddress
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,14 +38,24 @@ _PUBLISH = {
     "modules": lib.SMOS_PUBLISH_MODULES,
     "log": lib.SMOS_PUBLISH_LOG,
 }
+_ACKED_GAPS = {
+    "auto": lib.SMOS_GAPS_AUTO,
+    "at-once": lib.SMOS_GAPS_AT_ONCE,
+    "with-data": lib.SMOS_GAPS_WITH_DATA,
+}
+_FULL = {"skip": lib.SMOS_FULL_SKIP, "refuse": lib.SMOS_FULL_REFUSE, "stop": lib.SMOS_FULL_STOP}
+_TABLE_FULL = {"evict": 0, "refuse": 1}
 _REFUSALS = {"not-ip": lib.SMOS_REFUSE_NOT_IP, "malformed": lib.SMOS_REFUSE_MALFORMED}
 _TIMES = (
     "timeout_syn", "timeout_established", "timeout_closed", "timeout_reset", "timeout_udp", "timeout_icmp", "max_jump",
 )  # fmt: skip
 _SIZES = (
     "max_flows", "buffer_bytes", "flow_buffer", "flow_segments", "depth", "defrag_bytes", "gap_bytes", "gap_segments",
+    "adaptive",
 )  # fmt: skip
 _MAX_NS = 2**63 - 1
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_MAX_PREFIXES = len(ffi.new("smos_config_t *").overlap_prefixes)
 
 
 _TABLE = lib.smos_shard_api()
@@ -72,6 +83,8 @@ class ShardConfig:
     """How a shard is laid out and what it does. None leaves the engine's default; times are seconds, 0 never.
 
     `memory` bounds the worker in bytes; sizes that are given beside it override what follows from it.
+    `overlap_networks` and `defrag_networks` are text as in "10.0.0.0/8=windows,2001:db8::/32=linux": policies of the
+    receiving hosts' networks, the longest prefix first.
     `publish` fills the event queue ("anomalies", "modules", "log"); "flows" collects the records of ended flows, as
     `records` does. `refuse` names what an inline port does not pass on ("not-ip", "malformed").
     """
@@ -90,6 +103,13 @@ class ShardConfig:
     gap_segments: int | None = None
     defrag_policy: str | None = None
     overlap_policy: str | None = None
+    defrag_networks: str | None = None
+    overlap_networks: str | None = None
+    acked_gaps: str | None = None
+    flow_buffer_full: str | None = None
+    worker_buffer_full: str | None = None
+    flow_table_full: str | None = None
+    adaptive: int | None = None
     urgent: str | None = None
     midstream: str | None = None
     checksums: str = "verify"
@@ -613,6 +633,10 @@ def _native_config(config: ShardConfig) -> CData:
     for field, name, choices in (
         ("defrag_policy", "defrag_policy", DEFRAG_POLICIES),
         ("overlap_policy", "overlap_policy", OVERLAP_POLICIES),
+        ("acked_gaps", "acked_gaps", _ACKED_GAPS),
+        ("flow_buffer_full", "flow_full", _FULL),
+        ("worker_buffer_full", "worker_full", _FULL),
+        ("flow_table_full", "table_full", _TABLE_FULL),
         ("urgent", "urgent_policy", _URGENT),
         ("midstream", "midstream", _MIDSTREAM),
         ("checksums", "checksums", _CHECKSUMS),
@@ -622,6 +646,16 @@ def _native_config(config: ShardConfig) -> CData:
             setattr(native, name, _choice(chosen, choices, field))
     for what in config.refuse:
         native.refuse |= _choice(what, _REFUSALS, "refuse")
+    for field, name, choices in (
+        ("defrag_networks", "defrag_prefix", DEFRAG_POLICIES),
+        ("overlap_networks", "overlap_prefix", OVERLAP_POLICIES),
+    ):
+        if text := getattr(config, field):
+            list_of = getattr(native, f"{name}es")
+            networks = _networks(text, choices, field)
+            setattr(native, f"{name}_count", len(networks))
+            for entry, (network, policy) in zip(list_of, networks, strict=False):
+                _set_network(entry, network, policy)
     native.live, native.records = int(config.live), int(config.records)
     native.detail = (
         (lib.SMOS_DETAIL_HISTORY if config.history else 0)
@@ -635,6 +669,29 @@ def _native_config(config: ShardConfig) -> CData:
         ffi.memmove(native.hash_key, config.hash_key, len(config.hash_key))
     native.stats_fd, native.state_fd, native.breadcrumb_fd = config.stats_fd, config.state_fd, config.breadcrumb_fd
     return native
+
+
+def _networks(text: str, choices: Mapping[str, int], name: str) -> list[tuple[_Network, int]]:
+    found: list[tuple[_Network, int]] = []
+    for item in text.split(","):
+        network, equals, policy = item.strip().partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            found.append((ipaddress.ip_network(network.strip(), strict=False), _choice(policy.strip(), choices, name)))
+        except ValueError:
+            raise ShardError(f'{name}: {item.strip()!r}; give NETWORK=POLICY, as in "10.0.0.0/8=windows"') from None
+    if len(found) > _MAX_PREFIXES:
+        raise ShardError(f"{name}: {len(found)} networks; at most {_MAX_PREFIXES} can have a policy of their own")
+    return found
+
+
+def _set_network(entry: CData, network: _Network, policy: int) -> None:
+    packed = network.network_address.packed
+    mapped = packed if network.version == 6 else bytes(10) + b"\xff\xff" + packed
+    ffi.memmove(entry.address, mapped, len(mapped))
+    entry.bits = network.prefixlen + (0 if network.version == 6 else 96)
+    entry.version, entry.policy = network.version, policy
 
 
 def _set(native: CData, name: str, value: int) -> None:

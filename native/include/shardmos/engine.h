@@ -52,7 +52,7 @@ typedef struct smos_config {
     uint8_t flow_full;       /* SMOS_FULL_*: what happens when flow_buffer or flow_segments is reached */
     uint8_t worker_full;     /* likewise when buffer_bytes is */
     uint8_t table_full;      /* 0: evict the flow that is missed least; 1: refuse the new one */
-    uint8_t adaptive;        /* per cent of max_flows from which on timeouts get shorter; 0 or from 100 on: never */
+    uint8_t adaptive;        /* per cent of max_flows from which on timeouts get shorter, half-open flows' first; 0 or from 100 on: never */
     int64_t timeout_syn_ns, timeout_established_ns, timeout_closed_ns, timeout_reset_ns, timeout_udp_ns, timeout_icmp_ns; /* 0 never */
     int64_t gap_ns;          /* packet time a hole may stay open while later data waits; 0 no limit */
     uint32_t gap_bytes;      /* out-of-order bytes behind a hole before it is given up; 0 no limit */

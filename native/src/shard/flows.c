@@ -208,6 +208,23 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
 }
 
 
+/* 64ths of a timeout that are left when `use` of `from` to `all` slots are taken: all of it below, `least` when the last one is. */
+static int64_t share_of(uint64_t use, uint64_t from, uint64_t all, int64_t least)
+{
+    return use <= from ? 64 : 64 - (64 - least) * (int64_t)(use - from) / (int64_t)(all - from);
+}
+
+
+/* Silent for longer than what is left of its timeout. As the table fills beyond `adaptive` per cent, timeouts get shorter in proportion (as those of
+ * PF do, pf.conf(5) adaptive.start): at once those of flows that were not confirmed by both ends, down to a 16th; from half way on those of all
+ * others, down to a fourth. A flow whose next packet comes in time for the full timeout, and before the hand, lives on. */
+static bool overdue(const smos_shard_t *s, const smos__flow_t *f, const int64_t share[2])
+{
+    int64_t timeout = s->timeout[f->class_] / 64 * share[f->flags & SMOS__FLOW_QUEUED ? 0 : 1];
+    return timeout && s->now_ns - f->last_ns > timeout;
+}
+
+
 /* Walks the slots, each once in EXPIRE_PERIOD of packet time, and ends what was silent for longer than its timeout. A flow whose next packet
  * comes before the hand does is ended then, so when this one comes decides nothing but when the end is told. */
 void smos__flow_expire(smos_shard_t *s)
@@ -223,10 +240,16 @@ void smos__flow_expire(smos_shard_t *s)
     }
     s->expire_ns = s->now_ns;
     if (due > slots) due = slots;
+    uint64_t all = s->arena.header->capacity, use = s->arena.header->in_use, from = s->config.adaptive ? all * s->config.adaptive / 100 : all;
+    const int64_t share[2] = {share_of(use, from, all, 4), share_of(use, (from + all) / 2, all, 16)};
     for (; due; due--) {
         if (s->expire_hand >= slots) s->expire_hand = 0;
         uint32_t i = s->expire_hand++;
         const smos__flow_t *f = &s->arena.hot[i];
-        if (f->class_ != SMOS__CLASS_FREE && smos__flow_expired(s, f, s->now_ns)) smos__flow_end(s, i, SMOS_END_IDLE, true);
+        if (f->class_ == SMOS__CLASS_FREE) continue;
+        bool expired = smos__flow_expired(s, f, s->now_ns);
+        if (!expired && !(use > from && overdue(s, f, share))) continue;
+        if (!expired) SMOS__COUNT(s, end_idle_early);
+        smos__flow_end(s, i, SMOS_END_IDLE, true);
     }
 }
