@@ -148,6 +148,7 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
             _one_of("owner", "hash", "queue", "cpu", "round-robin", "random"), "owner",
             "which worker's ring a packet comes to; what is another's is handed over"),
         "ring": Option(size, 16 << 20, "memory of each receive ring", "16MiB"),
+        "handover": Option(size, 4 << 20, "memory of a ring for packets that reach the wrong worker", "4MiB"),
         "block_time": Option(seconds, 0.008, "longest that a passive port keeps packets back to fill a block", "8ms"),
     },
     "worker": {

@@ -94,6 +94,12 @@ class Namespace:
             made.bind((interface, 3))
             return made
 
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
     def remove(self) -> None:
         subprocess.run(["ip", "netns", "del", self.name], capture_output=True, timeout=20)
 

@@ -19,7 +19,10 @@ ENDS = ("end_fin", "end_rst", "end_idle", "end_evicted", "end_capture_end", "end
 REASONS = ("not_ip", "malformed", "truncated", "linktype", "filtered", "no_memory")
 PLACES = ("packets_flow", "packets_orphan", "packets_fragment", *(f"passed_{why}" for why in REASONS))
 DROPS = tuple(f"drop_{why}" for why in REASONS)
-LATER = {"drop_verdict", "drop_reset_flow", *(f"drop_transmit_{why}" for why in ("full", "refused", "size"))}
+LATER = {
+    "drop_verdict", "drop_handover", "drop_reset_flow",
+    "drop_transmit_full", "drop_transmit_refused", "drop_transmit_size",
+}  # fmt: skip
 
 
 class Watch(sm.Middlebox):

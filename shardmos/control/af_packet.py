@@ -21,7 +21,7 @@ from shardmos.control.interface import Interface
 from shardmos.errors import ShardmosError
 
 _SOL_PACKET = 263
-_ADD_MEMBERSHIP, _RX_RING, _COPY_THRESH, _VERSION, _RESERVE = 1, 5, 7, 10, 12
+_ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _COPY_THRESH, _VERSION, _RESERVE = 1, 5, 6, 7, 10, 12
 _VNET_HDR, _FANOUT, _QDISC_BYPASS, _FANOUT_DATA, _IGNORE_OUTGOING = 15, 18, 20, 22, 23
 _V2, _V3 = 1, 2
 _ETH_P_ALL = 3
@@ -64,6 +64,7 @@ class PacketPort:
     fail_open: bool
     sockets: list[list[socket.socket]] = field(default_factory=list)
     locks: list[socket.socket] = field(default_factory=list)
+    counted: list[dict[str, int]] = field(default_factory=list)
     driver: str = "af_packet"
 
     def fds(self, worker: int) -> list[int]:
@@ -73,10 +74,19 @@ class PacketPort:
         """What `Shard.add_packet_port` takes."""
         return {
             "driver": self.driver, "names": self.names, "fds": self.fds(worker),
-            "linktype": self.interfaces[0].linktype,
+            "linktype": self.interfaces[0].linktype, "mtu": max(each.mtu for each in self.interfaces),
             "block_bytes": self.ring.block_bytes, "blocks": self.ring.blocks, "frame_bytes": self.ring.frame_bytes,
             "fail_open": self.fail_open,
         }  # fmt: skip
+
+    def counters(self) -> list[dict[str, int]]:
+        """Per worker what its sockets were given, and what of that their rings had no room for."""
+        for total, ends in zip(self.counted, self.sockets, strict=True):
+            for end in ends:  # the kernel forgets what it tells
+                received, dropped = struct.unpack_from("=II", end.getsockopt(_SOL_PACKET, _STATISTICS, 12))
+                total["received"] += received
+                total["dropped"] += dropped
+        return self.counted
 
     @property
     def inline(self) -> bool:
@@ -104,6 +114,7 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
         if pair:
             port.locks = [_claim(name) for name in names]
         port.sockets = [[] for _ in range(workers)]
+        port.counted = [{"received": 0, "dropped": 0} for _ in range(workers)]
         for each in interfaces:
             for number, opened in enumerate(_open_end(each, ring, pair, workers, owner_seed, options)):
                 port.sockets[number].append(opened)

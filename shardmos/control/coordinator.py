@@ -317,10 +317,16 @@ class Coordinator:
                     "queues": slot.queues(),
                 }
             )
+        ports = self.supervisor.ports.ledger(total)
+        for worker in workers if ports else ():
+            lost = self.supervisor.ports.dropped(worker["worker"])
+            worker["counters"]["port_lost"] = worker["counters"].get("port_lost", 0) + lost
+            total["port_lost"] = total.get("port_lost", 0) + lost
         return {
             "name": self.name,
             "time": time.time_ns(),
             "workers": workers,
+            "ports": ports,
             "sum": {
                 "counters": total,
                 "modules": sum_modules(worker["modules"] for worker in workers),

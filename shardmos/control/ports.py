@@ -28,6 +28,9 @@ class LivePort(Protocol):
     def spec(self, worker: int) -> dict[str, Any]:
         """What the worker's `Shard` opens it from; has "driver"."""
 
+    def counters(self) -> list[dict[str, int]]:
+        """Per worker, over the port's life: "received" (all that the kernel had for it) and, of those, "dropped"."""
+
     def stale(self) -> bool:
         """It must be opened again: its interface is another one now."""
 
@@ -37,6 +40,7 @@ class LivePort(Protocol):
 Opener = Callable[[list[str], int, int, dict[str, Any]], LivePort]
 DRIVERS: dict[str, Opener] = {"af_packet": af_packet.open_port}
 BEST_FIRST = ("af_packet",)  # what auto tries
+_LOST_BEFORE = ("rx_errors", "rx_fifo_errors", "rx_missed_errors")
 
 
 class Ports:
@@ -56,6 +60,8 @@ class Ports:
             raise
         self._began = {name: interface.counters(name) for name in self.names}
         self._backlog = interface.backlog()
+        self._past: list[list[dict[str, int]]] = []  # of ports that were opened again
+        self._counted: list[list[dict[str, int]]] = []
 
     def _open(self, names: list[str]) -> LivePort:
         chosen = self._options["driver"]
@@ -106,9 +112,42 @@ class Ports:
             for port in self.ports
         ]
 
-    def backlog(self) -> dict[str, int]:
-        """The host's queues before any socket, since the start."""
-        return {key: value - self._backlog[key] for key, value in interface.backlog().items()}
+    def dropped(self, worker: int) -> int:
+        """Packets for which a worker's rings had no room, at the last `ledger`."""
+        return sum(counted[worker]["dropped"] for counted in self._counted)
+
+    def ledger(self, counters: dict[str, int]) -> dict[str, int]:
+        """Where packets were lost on the way to the workers, whose counters are given; since the start.
+
+        devices_received = received + lost_backlog + lost_unattributed, where super packets are counted as what they
+        were on the wire or as one, as the device does. received = what workers took + lost_ring + waiting.
+        """
+        if not self.ports:
+            return {}
+        self._counted = self._past + [port.counters() for port in self.ports]
+        devices: dict[str, int] = {}
+        for name in self.names:
+            for key, value in interface.counters(name).items():
+                devices[key] = devices.get(key, 0) + value - self._began[name].get(key, 0)
+        backlog = {key: value - self._backlog[key] for key, value in interface.backlog().items()}
+        received = sum(each["received"] for counted in self._counted for each in counted)
+        lost_ring = sum(each["dropped"] for counted in self._counted for each in counted)
+        incoming = received - counters.get("port_outgoing", 0)
+        seen = incoming + counters.get("port_segments", 0) + backlog["backlog_dropped"]
+        return {
+            "devices_received": devices.get("rx_packets", 0),
+            "devices_sent": devices.get("tx_packets", 0),
+            # Not lost to us: Linux counts here too what the host had no use for after we had received it.
+            "devices_dropped": devices.get("rx_dropped", 0),
+            **{f"lost_device_{key[3:]}": value for key, value in devices.items() if key in _LOST_BEFORE},
+            "lost_transmit_device": devices.get("tx_dropped", 0) + devices.get("tx_errors", 0),
+            "lost_backlog": backlog["backlog_dropped"],
+            "backlog_squeezed": backlog["backlog_squeezed"],
+            "received": received,
+            "lost_ring": lost_ring,
+            "waiting_now": max(0, received - lost_ring - counters.get("port_packets", 0)),
+            "lost_unattributed": max(0, devices.get("rx_packets", 0) - seen),
+        }
 
     def reopen(self) -> list[int]:
         """Opens again what went and came back; the places of those ports. What cannot be opened yet is tried later."""
@@ -117,6 +156,7 @@ class Ports:
             if not port.stale():
                 continue
             names = port.names
+            self._past.append(port.counters())
             port.close()
             try:
                 self.ports[place] = self._open(names)

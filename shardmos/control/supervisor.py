@@ -27,6 +27,7 @@ import zmq.asyncio
 
 from shardmos.config import Settings
 from shardmos.control.affinity import Plan
+from shardmos.control.handover import Handover
 from shardmos.control.ports import Ports
 from shardmos.control.protocol import MAX_TRANSPORT, ProtocolError, bind_private, pack, unpack
 from shardmos.control.stats import WorkerStats, read_breadcrumb
@@ -112,6 +113,7 @@ class Supervisor:
         self.batches.set(zmq.MAXMSGSIZE, MAX_TRANSPORT)
         bind_private(self.batches, sockets["batches"])
         self.ports = Ports(settings, len(plan.workers), self._owner_seed)
+        self._handover = Handover(len(plan.workers) if settings.live else 1, settings["port"]["handover"])
         self.slots = [self._make_slot(index, mappable) for index in range(len(plan.workers))]
 
     def _make_slot(self, index: int, mappable: bool) -> Slot:
@@ -149,6 +151,7 @@ class Supervisor:
             "filter": self._settings["worker"]["filter"],
             "port": {**self._port(replay), "ring_fd": slot.ring_fd},
             "live": self.ports.spec(slot.index),
+            "handover": self._handover.spec(slot.index),
             "resumed": slot.process is not None,
             "busy_poll": self._settings["port"]["busy_poll"],
             "config": {
@@ -161,7 +164,7 @@ class Supervisor:
             },
         }
         inherited = [*slot.fds.values(), *([slot.ring_fd] if slot.ring_fd is not None else [])]
-        inherited += self.ports.fds(slot.index)
+        inherited += self.ports.fds(slot.index) + self._handover.fds(slot.index)
         slot.process = self._spawn(spec, theirs, inherited)
         self._watch(slot.process, lambda process: self._died(slot, process))
 
@@ -386,6 +389,7 @@ class Supervisor:
         if self._dealer_line is not None:
             self._dealer_line.close()
         self.ports.close()
+        self._handover.close()
         self.control.close()
         self.batches.close()
 

@@ -234,11 +234,17 @@ class Shard:
         native = ffi.new("smos_packet_port_t *")
         native.fd[0], native.fd[1] = [*spec["fds"], -1][:2]
         native.block_bytes, native.blocks, native.frame_bytes = spec["block_bytes"], spec["blocks"], spec["frame_bytes"]
+        native.mtu = spec["mtu"]
         native.linktype, native.resumed, native.fail_open = spec["linktype"], int(resumed), int(spec["fail_open"])
         for place, name in enumerate(spec["names"]):
             ffi.memmove(native.name[place], name.encode()[:15], len(name.encode()[:15]))
         error = ffi.new("char[]", ERROR_SIZE)
         _check(lib.smos_shard_add_packet_port(self._open(), native, error), error)
+
+    def set_handover(self, spec: Mapping[str, Any]) -> None:
+        """Rings from and to the other workers (a spec of shardmos.control.handover); after the ports were added."""
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_set_handover(self._open(), spec["from"], spec["to"], spec["bells"], error), error)
 
     def set_filter(self, text: str) -> None:
         """Only packets that match go to the flows (pcap syntax over the innermost IP packet)."""

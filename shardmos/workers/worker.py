@@ -110,6 +110,8 @@ class Worker:
         if self._spec["live"]:
             for live in self._spec["live"]:
                 open_live(shard, live, self._spec["resumed"])
+            if self._spec["handover"]:
+                shard.set_handover(self._spec["handover"])
         elif port["ring_fd"] is not None:
             shard.open_ring(port["ring_fd"])
         else:

@@ -95,12 +95,16 @@ int smos_shard_open_captures(smos_shard_t *, const char *const *paths, int count
 typedef struct smos_packet_port {
     int32_t fd[2];        /* fd[1] -1: a passive port with a TPACKET_V3 ring. Else a pair: TPACKET_V2, PACKET_VNET_HDR, PACKET_COPY_THRESH */
     uint32_t block_bytes, blocks, frame_bytes; /* as PACKET_RX_RING got them */
+    uint32_t mtu;
     uint16_t linktype;    /* LINKTYPE_ value */
     uint8_t resumed;      /* 1: another process used the rings before */
     uint8_t fail_open;    /* pair: 1 a frame that ended two workers is passed on unseen, 0 dropped */
     char name[2][16];     /* of the interfaces, for messages */
 } smos_packet_port_t;
 int smos_shard_add_packet_port(smos_shard_t *, const smos_packet_port_t *, char *error);
+/* After the ports were added: rings from and to every other worker, arrays of `workers` memfds of equal size (at least 1 MiB and a page; whoever
+ * comes first lays them out), and an eventfd for each worker, nonblocking. What is at this worker's own place is not looked at. */
+int smos_shard_set_handover(smos_shard_t *, const int *from, const int *to, const int *bells, char *error);
 /* A hand-over ring in the memory of fd (see smos_dealer). */
 int smos_shard_open_ring(smos_shard_t *, int fd, char *error);
 /* Only packets that match go to the flows; the rest are counted. Before the first run. */

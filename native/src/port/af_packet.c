@@ -24,15 +24,11 @@ uint8_t *smos__vlan_back(uint8_t *data, uint16_t tpid, uint16_t tci)
 }
 
 
-uint32_t smos__packet_drops(int fd)
+void smos__packet_clear(int fd)
 {
     int pending;
     socklen_t size = sizeof pending;
     (void)getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &size);
-    struct tpacket_stats_v3 stats = {0};
-    size = sizeof stats;
-    if (getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &size) < 0) return 0;
-    return stats.tp_drops;
 }
 
 

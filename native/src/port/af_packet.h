@@ -33,8 +33,8 @@ void smos__transmit_flush(smos__transmit_t *);
 /* Puts the tag that the kernel took out back in front of the ether type; data[-4..] must be writable. Returns the frame's new start. */
 uint8_t *smos__vlan_back(uint8_t *data, uint16_t tpid, uint16_t tci);
 
-/* Drops at the socket since the last call; also takes the socket's pending error away (link down), which poll would show for ever. */
-uint32_t smos__packet_drops(int fd);
+/* Takes away the socket's pending error (link down), which poll would show for ever. */
+void smos__packet_clear(int fd);
 int64_t smos__host_ns(void); /* CLOCK_REALTIME, as the kernel stamps frames */
 
 /* Passive: TPACKET_V3, a block at a time. Inline: two TPACKET_V2 rings. NULL with one line in error. */

@@ -7,7 +7,7 @@
 
 #include "port/af_packet.h"
 
-#define LOOK_NS 20000000 /* between two looks at the socket's counters */
+#define LOOK_NS 1000000 /* between two looks at the socket's error */
 
 typedef struct blocks {
     smos__port_t port;
@@ -20,6 +20,7 @@ typedef struct blocks {
     int fd;
     int64_t looked_ns;
     uint16_t linktype;
+    uint32_t largest; /* frame that the wire can carry */
 } blocks_t;
 
 
@@ -47,7 +48,7 @@ static void look(blocks_t *b, int64_t now)
 {
     if (now - b->looked_ns < LOOK_NS) return;
     b->looked_ns = now;
-    b->port.stats.dropped += smos__packet_drops(b->fd);
+    smos__packet_clear(b->fd);
 }
 
 
@@ -62,6 +63,9 @@ static void deliver(blocks_t *b, smos__frame_t *frame, struct tpacket3_hdr *h)
     *frame = (smos__frame_t){.data = data, .caplen = h->tp_snaplen + tag, .len = h->tp_len + tag, .time_ns = (int64_t)h->tp_sec * 1000000000 + h->tp_nsec,
                              .number = ++b->port.stats.packets, .linktype = b->linktype, .flags = h->tp_status & TP_STATUS_CSUMNOTREADY ? SMOS__FRAME_NO_CHECKSUM : 0};
     b->port.stats.bytes += frame->len;
+    const struct sockaddr_ll *from = (const struct sockaddr_ll *)((uint8_t *)h + TPACKET_ALIGN(sizeof *h));
+    b->port.stats.outgoing += from->sll_pkttype == PACKET_OUTGOING;
+    if (frame->len > b->largest) b->port.stats.segments += (frame->len - 1) / b->largest;
 }
 
 
@@ -91,7 +95,6 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         deliver(b, &burst[n], h);
         b->next += h->tp_next_offset;
     }
-    if (b->at == 0 && !b->left) look(b, burst[n - 1].time_ns); /* under load: once a round */
     return n;
 }
 
@@ -113,6 +116,7 @@ smos__port_t *smos__blocks_open(const smos_packet_port_t *o, char *error)
     b->count = o->blocks;
     b->bytes = (size_t)o->block_bytes * o->blocks;
     b->linktype = o->linktype;
+    b->largest = o->mtu + 18;
     b->ring = mmap(NULL, b->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
     if (b->ring == MAP_FAILED) {
         snprintf(error, SMOS__PORT_ERROR, "%.15s: the receive ring of %zu bytes cannot be mapped: %s", o->name[0], b->bytes, strerror(errno));

@@ -12,6 +12,7 @@ typedef struct multi {
     smos__port_t *members[SMOS__MULTI_PORTS];
     int count, first;
     uint64_t number;
+    bool again; /* something came while the members were armed */
 } multi_t;
 
 
@@ -63,6 +64,13 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
     }
     m->first = m->count ? (m->first + 1) % m->count : 0;
     if (from > 1) sort(burst, n);
+    if (!n) {
+        int more = 0;
+        for (int i = 0; i < m->count; i++)
+            if (m->members[i]->arm) more |= m->members[i]->arm(m->members[i]);
+        if (more && !m->again) return m->again = true, receive(port, burst, max);
+    }
+    m->again = false;
     add_up(m);
     return n;
 }

@@ -16,6 +16,8 @@ typedef struct smos__port_stats {
     uint64_t bytes;         /* on the wire */
     uint64_t dropped;       /* lost before receive, as the source tells it (ring full) */
     uint64_t time_backward; /* timestamps earlier than the packet before */
+    uint64_t outgoing;      /* of the packets: sent by this host itself */
+    uint64_t segments;      /* what super packets (GRO, TSO) would have been on the wire, beyond one each */
     /* Inline ports. What forward got is counted in exactly one of forwarded and lost_*, what send got likewise in sent and unsent. */
     uint64_t forwarded, forwarded_bytes; /* out of the other end */
     uint64_t sent, sent_bytes;           /* of our own */
@@ -35,6 +37,8 @@ struct smos__port {
      * last; SMOS__PORT_FAILED with `error` set (frames before the failure were delivered by earlier calls). */
     int (*receive)(smos__port_t *, smos__frame_t *burst, int max);
     void (*close)(smos__port_t *); /* frees the port */
+    /* NULL, or called when there was nothing to receive and `fd` is going to be waited for: has it told. 1: something came after all. */
+    int (*arm)(smos__port_t *);
     /* Inline ports only, NULL elsewhere. After a burst was received each of its frames meets exactly one of forward and drop, in order,
      * before the next receive. */
     void (*forward)(smos__port_t *, smos__frame_t *); /* out of the other end as it stands; the port may move the descriptor instead of copying */

@@ -1,6 +1,6 @@
 /* The hand-over ring. Positions are byte counts that only grow; each side keeps its own in private memory and only publishes it,
  * so whatever the other side writes into the shared header, nobody reads or writes outside the mapping. */
-#include "port/ring.h"
+#include "port/handover.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -24,6 +24,7 @@ typedef struct record {
     uint32_t caplen, len, flags;
     uint16_t linktype, port;
     smos__offload_t offload;
+    uint32_t token;
 } record_t;
 
 #define ALIGN 64u
@@ -36,6 +37,8 @@ typedef struct shared {
     _Atomic uint64_t full;
     _Atomic uint32_t ended; /* 1 the end, 2 a failure */
     _Alignas(64) _Atomic uint64_t tail; /* consumer's line */
+    _Atomic uint64_t taken;             /* behind what was delivered: beyond tail lies what is being worked on */
+    _Atomic uint32_t sleeps;
     _Alignas(64) char error[SMOS__PORT_ERROR];
 } shared_t;
 
@@ -94,6 +97,48 @@ smos__ring_t *smos__ring_attach(void *memory, size_t bytes)
     return ring;
 }
 
+smos__ring_t *smos__ring_open(void *memory, size_t bytes, bool producer, uint64_t *lost)
+{
+    *lost = 0;
+    if (bytes < sizeof(shared_t) + SMALLEST || (uintptr_t)memory % _Alignof(shared_t) != 0) return NULL;
+    uint64_t data = SMALLEST;
+    while (data * 2 <= bytes - sizeof(shared_t) && data < LARGEST) data *= 2;
+    shared_t *s = memory;
+    if (atomic_load_explicit(&s->magic, memory_order_acquire) != MAGIC) { /* both sides may get here: they write the same */
+        s->version = VERSION;
+        s->data_bytes = (uint32_t)data;
+        atomic_store_explicit(&s->magic, MAGIC, memory_order_release);
+    }
+    smos__ring_t *ring = handle(memory, data);
+    if (!ring) return NULL;
+    uint64_t head = atomic_load_explicit(&s->head, memory_order_acquire), tail = atomic_load_explicit(&s->tail, memory_order_acquire);
+    if (producer) {
+        ring->head = head;
+        ring->tail = tail;
+        return ring;
+    }
+    uint64_t taken = atomic_load_explicit(&s->taken, memory_order_acquire);
+    if (taken > tail && taken <= head) { /* who knows which of them it died of */
+        *lost = taken - tail;
+        tail = taken;
+        atomic_store_explicit(&s->tail, tail, memory_order_release);
+    }
+    ring->head = ring->tail = tail;
+    return ring;
+}
+
+int smos__ring_sleeps(smos__ring_t *ring)
+{
+    atomic_store_explicit(&ring->shared->sleeps, 1, memory_order_seq_cst);
+    return atomic_load_explicit(&ring->shared->head, memory_order_seq_cst) != ring->tail;
+}
+
+bool smos__ring_wants_bell(smos__ring_t *ring)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    return atomic_load_explicit(&ring->shared->sleeps, memory_order_relaxed) && atomic_exchange(&ring->shared->sleeps, 0);
+}
+
 void smos__ring_free(smos__ring_t *ring)
 {
     free(ring);
@@ -137,7 +182,7 @@ int smos__ring_push(smos__ring_t *ring, const smos__frame_t *frame)
     uint32_t largest = SMALLEST / 2 - sizeof(record_t); /* no reader delivers more */
     record_t record = { .kind = FRAME, .number = frame->number, .time_ns = frame->time_ns, .caplen = frame->caplen < largest ? frame->caplen : largest,
                         .len = frame->len, .flags = frame->flags, .linktype = frame->linktype, .port = frame->port,
-                        .end = frame->end, .offload = frame->offload };
+                        .end = frame->end, .offload = frame->offload, .token = frame->token };
     return push(ring, &record, frame->data);
 }
 
@@ -226,7 +271,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         if (n == 0 && p->clock_ns > port->now_ns) port->now_ns = p->clock_ns;
         if (r.kind != FRAME) continue;
         burst[n] = (smos__frame_t){ .data = data, .caplen = r.caplen, .len = r.len > r.caplen ? r.len : r.caplen, .time_ns = r.time_ns,
-                                    .number = r.number, .linktype = r.linktype, .port = r.port, .flags = r.flags, .end = r.end, .offload = r.offload };
+                                    .number = r.number, .linktype = r.linktype, .port = r.port, .flags = r.flags, .end = r.end, .offload = r.offload, .token = r.token };
         port->stats.bytes += burst[n].len;
         port->stats.time_backward += p->packets > 0 && r.time_ns < p->last_ns;
         p->last_ns = r.time_ns;
@@ -234,7 +279,10 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         n++;
     }
     port->stats.packets = p->packets;
-    if (n > 0) return n;
+    if (n > 0) {
+        atomic_store_explicit(&ring->shared->taken, ring->tail, memory_order_release);
+        return n;
+    }
     if (got == SMOS__PORT_FAILED) return got;
     if (ended == 0) return 0;
     if (ended == 1) return SMOS__PORT_END;

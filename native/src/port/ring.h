@@ -9,4 +9,7 @@ int smos__ring_push_epoch(smos__ring_t *, uint64_t epoch);
 int smos__ring_push_clock(smos__ring_t *, int64_t time_ns);
 uint64_t smos__ring_full(const smos__ring_t *); /* pushes that found it full */
 
+/* The consumer found nothing and is going to sleep: the producer's next smos__ring_wants_bell says so. 1: something came meanwhile. */
+int smos__ring_sleeps(smos__ring_t *);
+
 #endif

@@ -461,14 +461,15 @@ static void raise_raw(smos_shard_t *s, const smos__frame_t *frame, const smos__l
 }
 
 
-static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__decoded_t *d, uint32_t first_hash, uint32_t hint)
+static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t *d, uint32_t first_hash, uint32_t hint)
 {
     smos__counter_t disposition = disposition_of(d->result);
     bool filtered = false;
     uint8_t layers = d->layers;
     const smos__layer_t *inner = layers ? &d->layer[layers - 1] : NULL;
-    bool mine = s->config.workers == 1 ||
-                (inner ? owns(s, &inner->tuple) : smos__owner(d->owner_hash, s->config.workers) == s->config.worker);
+    bool mine = s->config.workers == 1 || (s->handover ? smos__handover_route(s, frame, d)
+                                           : inner ? owns(s, &inner->tuple) : smos__owner(d->owner_hash, s->config.workers) == s->config.worker);
+    if (!mine) layers = d->layers, inner = layers ? &d->layer[layers - 1] : NULL;
     if (frame->time_ns > s->now_ns) advance_time(s, frame->time_ns);
     if (s->filter && inner) filtered = !smos__filter_match(s->filter, inner->ip, inner->ip_len, inner->ip_captured);
     if (mine) {
@@ -478,6 +479,7 @@ static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__dec
     }
     if (filtered || (s->filter && !inner)) {
         if (mine) s->counters[unfollowed(s, SMOS__C_drop_filtered)]++;
+        else s->verdict = SMOS__DROP;
         return;
     }
     if (s->events.raw && mine) {
@@ -506,6 +508,7 @@ static void process_frame(smos_shard_t *s, const smos__frame_t *frame, smos__dec
     }
     if (disposition >= SMOS__C_drop_not_ip && disposition <= SMOS__C_drop_no_memory) disposition = unfollowed(s, disposition);
     if (mine) s->counters[disposition]++;
+    else s->verdict = SMOS__DROP; /* here: its owner passes it on */
 }
 
 
@@ -526,7 +529,14 @@ static void stage_decode(smos_shard_t *s, int i)
 {
     smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
     if (s->config.checksums == 1) s->frames[i].flags |= SMOS__FRAME_NO_CHECKSUM;
-    if (!smos__decode_fast(&s->frames[i], d)) smos__decode(&s->frames[i], s->defrag, d);
+    if (s->handover && s->frames[i].flags & SMOS__FRAME_CARRIES)
+        smos__handover_decode(s, &s->frames[i], d);
+    else if (!smos__decode_fast(&s->frames[i], d)) {
+        if (s->handover)
+            smos__handover_decode(s, &s->frames[i], d);
+        else
+            smos__decode(&s->frames[i], s->defrag, d);
+    }
     if (d->layers != 1) return;
     smos_tuple_t *tuple = &d->layer[0].tuple;
     if (s->config.key == 0) tuple->vlan = 0, tuple->tunnel = 0;

@@ -144,6 +144,7 @@ void smos_shard_destroy(smos_shard_t *s)
 {
     if (!s) return;
     if (s->port) s->port->close(s->port);
+    smos__handover_close(s);
     smos__region_unmap(&s->ring_region);
     smos__filter_free(s->filter);
     for (int i = 0; i < SMOS_MAX_MODULES; i++) {
@@ -275,6 +276,7 @@ static void end_of_burst(smos_shard_t *s)
     }
     smos__events_end_burst(&s->events, s->now_ns);
     if (s->port->flush) s->port->flush(s->port);
+    if (s->handover) smos__handover_flush(s);
     s->log_budget = 16;
     SMOS__COUNT(s, bursts);
     s->stats->heartbeat++;

@@ -58,6 +58,7 @@ struct smos_shard {
     uint32_t evict_hand;
 
     smos__port_t *port;
+    struct smos__handovers *handover; /* to other workers; NULL: there is none, packets are this worker's or nobody's business */
     smos__filter_t *filter;
     smos__defrag_t *defrag;
     uint64_t round;     /* of the port's epoch */
@@ -135,6 +136,13 @@ static inline bool smos__flow_expired(const smos_shard_t *s, const smos__flow_t 
 {
     return s->timeout[f->class_] && now_ns - f->last_ns > s->timeout[f->class_];
 }
+
+/* handover.c: packets that came to the wrong worker. */
+void smos__handover_decode(smos_shard_t *, smos__frame_t *, smos__decoded_t *); /* as smos__decode; fragments only at their home */
+/* Gives the frame to whoever owns a layer of it. True: it is this worker's to count and to pass on. Leaves in the decoded what is to be done here. */
+bool smos__handover_route(smos_shard_t *, smos__frame_t *, smos__decoded_t *);
+void smos__handover_flush(smos_shard_t *); /* end of a burst: rings the bells of those who sleep */
+void smos__handover_close(smos_shard_t *);
 
 /* live.c: gives the shard one port more, which it owns from then on, also on failure. 0 or a negative errno with one line in error. */
 int smos__shard_add_port(smos_shard_t *, smos__port_t *, char *error);

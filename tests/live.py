@@ -1,0 +1,166 @@
+"""What tests of live ports share: traffic through sockets of a namespace, and what a coordinator told of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from coordinators import Running
+from netns import Namespace, Wire
+
+# Flows end soon after their last packet, so that a test need not wait for their records.
+QUICK = ("timeouts.closed=0.3", "timeouts.reset=0.3", "timeouts.udp=1", "timeouts.icmp=1")
+
+
+def quick(*arguments: str) -> list[str]:
+    return [*arguments, *(part for setting in QUICK for part in ("--set", setting))]
+
+
+def totals(running: Running) -> dict[str, int]:
+    """The workers' counters, added up."""
+    with running.client() as client:
+        counters: dict[str, int] = client.stats()["sum"]["counters"]
+    return counters
+
+
+def settled(running: Running) -> dict[str, int]:
+    """The counters when they have stopped moving."""
+    before = totals(running)
+    while True:
+        time.sleep(0.25)
+        now = totals(running)
+        if all(now[key] == before[key] for key in ("packets", "packets_forwarded", "port_lost")):
+            return now
+        before = now
+
+
+def drops(counters: dict[str, int]) -> dict[str, int]:
+    return {name: value for name, value in counters.items() if value and name.startswith(("drop_", "port_lost"))}
+
+
+class Reported:
+    """The flow records that are published while the block lasts."""
+
+    def __init__(self, running: Running) -> None:
+        self.flows: list[dict[str, Any]] = []
+        self._client = running.client()
+        self._events = self._client.events("flow", timeout=60)
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self._thread.start()
+
+    def _collect(self) -> None:
+        with contextlib.suppress(Exception):
+            for event in self._events:
+                self.flows.append(event)
+
+    def wait(self, wanted: Callable[[dict[str, Any]], bool], count: int, seconds: float = 20) -> list[dict[str, Any]]:
+        """`count` flows that are wanted; more is an error, and so is fewer after that time."""
+        deadline = time.monotonic() + seconds
+        while len(found := [flow for flow in self.flows if wanted(flow)]) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} flows were reported: {self.flows}"
+            time.sleep(0.05)
+        time.sleep(0.2)
+        found = [flow for flow in self.flows if wanted(flow)]
+        assert len(found) == count, found
+        return found
+
+    def __enter__(self) -> Reported:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+        self._thread.join(5)
+
+
+@contextlib.contextmanager
+def serving(host: Namespace, address: tuple[str, int], handle: Callable[[socket.socket], None]) -> Iterator[None]:
+    """A TCP server whose connections are handled in a thread each."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listener = host.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    listener.listen(512)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+    def one(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(60)
+            handle(connection)
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+def connect(host: Namespace, address: tuple[str, int]) -> socket.socket:
+    made = host.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    made.settimeout(60)
+    made.connect(address)
+    return made
+
+
+def digest_of(connection: socket.socket) -> tuple[int, str]:
+    """Bytes and SHA-256 of what comes until the end."""
+    digest, count = hashlib.sha256(), 0
+    while data := connection.recv(1 << 20):
+        digest.update(data)
+        count += len(data)
+    return count, digest.hexdigest()
+
+
+def transfer(wire: Wire, size: int, port: int, version: int = 4, up: bool = False) -> None:
+    """`size` random bytes over one connection, down from the server or up to it, checked at the other side."""
+    data = os.urandom(min(size, 1 << 20)) * max(1, size >> 20)
+    expected = (len(data), hashlib.sha256(data).hexdigest())
+    got: list[tuple[int, str]] = []
+    done = threading.Event()
+
+    def handle(connection: socket.socket) -> None:
+        if up:
+            got.append(digest_of(connection))
+            done.set()
+        else:
+            connection.sendall(data)
+
+    server = wire.SERVER if version == 4 else wire.SERVER6
+    with serving(wire.server, (server, port), handle), connect(wire.client, (server, port)) as connection:
+        if up:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            assert done.wait(60)
+        else:
+            got.append(digest_of(connection))
+    assert got == [expected]
+
+
+def udp_echo(wire: Wire, payloads: list[bytes], port: int, version: int = 4) -> None:
+    """Each datagram there and back, one after the other."""
+    family, server = (socket.AF_INET, wire.SERVER) if version == 4 else (socket.AF_INET6, wire.SERVER6)
+    kind = socket.SOCK_DGRAM
+    with wire.server.socket(family, kind) as answering, wire.client.socket(family, kind) as asking:
+        answering.bind((server, port))
+        asking.connect((server, port))
+        for end in (answering, asking):
+            end.settimeout(10)
+        for payload in payloads:
+            asking.send(payload)
+            data, address = answering.recvfrom(1 << 16)
+            assert data == payload
+            answering.sendto(data, address)
+            assert asking.recv(1 << 16) == payload
