@@ -86,7 +86,7 @@ def make(setup: Setup, target: str, why: str) -> None:
 def program(setup: Setup, name: str) -> Path:
     """A C program of src/, built if it must be."""
     path = setup.cache / "bin" / name
-    if name.startswith("engine_run"):
+    if name.startswith(("engine_run", "model_run")):
         make(setup, "engine-v3" if name.endswith("_v3") else "engine", "the engine does not build")
     else:
         hints = {"nids_count": "libnids is missing: apt-get install libnids-dev libnet1-dev"}

@@ -23,7 +23,7 @@ from common import (
 )
 
 
-def _instructions(command: list[str | Path], out: Path) -> int:
+def instructions(command: list[str | Path], out: Path) -> int:
     """Instructions inside bench_loop: opening, laying out memory and start-up are left out."""
     valgrind = shutil.which("valgrind")
     if not valgrind:
@@ -69,7 +69,7 @@ def main() -> int:
                 result = measure([path, made.path, *options])
                 check_counts(result, made, streams="track" not in options)
                 report.checksums(result, made)
-            value = _instructions([path, made.path, *options, *slots], out)
+            value = instructions([path, made.path, *options, *slots], out)
             counted[kind, label] = f"{value / made.packets:.0f}"
 
     report.attempt(lambda: count("engine: deliver", "engine_run_v3"))

@@ -192,7 +192,7 @@ typedef struct smos_stats_module {
     char name[64];
     char version[72];
     uint64_t calls, errors, cycles, drops, resets, emitted, flows_now;
-    uint64_t event_calls[16];
+    uint64_t event_calls[16]; /* by smos_event; 15: timers and ends of bursts. calls is their sum */
     uint64_t commit_ns; /* pause of its last commit */
 } smos_stats_module_t;
 

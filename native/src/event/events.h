@@ -39,6 +39,7 @@ typedef struct smos__events {
     const struct smos__route *predicate; /* the user-defined event being asked */
     uint32_t raised[SMOS__MAX_RAISED];
     int raised_count;
+    const smos__socket_t *placed; /* whose state and context the call under way has; NULL: look again */
     bool dropped;         /* verdict on the current packet */
     bool in_packet;
     smos_breadcrumb_t *crumb;

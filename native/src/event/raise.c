@@ -1,5 +1,6 @@
 /* Calling handlers: a walk over the routes of one event. */
 #include <errno.h>
+#include <string.h>
 #ifdef __x86_64__
 #include <x86intrin.h>
 #else
@@ -7,6 +8,8 @@
 #endif
 
 #include "event/events.h"
+
+#define CALLED_BACK 15 /* where timers and burst ends are counted, beside the events */
 
 
 static uint64_t cycles(void)
@@ -21,19 +24,20 @@ static uint64_t cycles(void)
 }
 
 
-static inline void enter(smos__events_t *ev, smos_box_t *box)
+/* Takes the bracket, if a box needs it and the burst has it not yet. */
+static inline void enter(smos__events_t *ev, bool embedded)
 {
-    if (box->embedded && !ev->entered && ev->enter) {
+    if (embedded && !ev->entered && ev->enter) {
         ev->entered = true;
         ev->enter(ev->bracket);
     }
-    ev->current = box;
 }
 
 
-static inline void call_handler(smos_box_t *box, smos_handler_t handler, const smos_call_t *call)
+/* `counted` is the counter of the event; one call in SMOS__CYCLE_SAMPLE is timed. */
+static inline void call_handler(smos_box_t *box, uint64_t *counted, smos_handler_t handler, const smos_call_t *call)
 {
-    if (box->stats.calls++ % SMOS__CYCLE_SAMPLE) {
+    if (__builtin_expect(++*counted % SMOS__CYCLE_SAMPLE != 0, 1)) {
         handler(box->self, call);
     } else {
         uint64_t start = cycles();
@@ -45,7 +49,7 @@ static inline void call_handler(smos_box_t *box, smos_handler_t handler, const s
 
 static bool happened(smos__events_t *ev, const smos__route_t *r, const smos_call_t *call)
 {
-    const smos_box_t *box = r->socket->box;
+    const smos_box_t *box = r->box;
     if (!box->definitions[r->id - SMOS_USER_EVENT].users) return false; /* removed */
     if (r->kind == SMOS__RAISED) {
         for (int i = 0; i < ev->raised_count; i++)
@@ -60,64 +64,88 @@ static bool happened(smos__events_t *ev, const smos__route_t *r, const smos_call
 }
 
 
-/* Returns false when a handler dropped the packet. */
-static bool walk(smos__events_t *ev, const smos__route_t *routes, int begin, int end, uint32_t flow, smos_call_t *call)
+static void set_place(const smos__route_t *r, uint32_t flow, smos_call_t *call)
 {
-    const uint8_t side = (uint8_t)(1 << call->side), hook = call->hook;
-    for (int i = begin; i < end; i++) {
-        const smos__route_t *r = &routes[i];
-        if (!(r->sides & side) || (hook && !(r->hooks & hook)) || r->socket->closed) {
-            i += r->skip;
+    const smos_box_t *box = r->box;
+    const smos__socket_t *socket = r->socket;
+    if (flow != SMOS__NO_FLOW) {
+        call->state = box->state ? box->state + (size_t)flow * box->module.state_size : NULL;
+        call->context = socket->watches ? socket->watches[flow].context : NULL;
+    } else {
+        call->state = NULL;
+        call->context = socket->context;
+    }
+}
+
+
+_Static_assert(offsetof(smos_call_t, arg) - offsetof(smos_call_t, id) == offsetof(smos__route_t, arg) - offsetof(smos__route_t, id) &&
+               offsetof(smos_call_t, sock) - offsetof(smos_call_t, id) == offsetof(smos__route_t, number) - offsetof(smos__route_t, id), "copied in one piece");
+
+/* Stops where a handler drops the packet. */
+static void walk(smos__events_t *ev, const smos__route_t *r, const smos__route_t *end, uint32_t flow, smos_call_t *call)
+{
+    const uint8_t side = (uint8_t)(1 << call->side), hook = call->hook ? call->hook : 0xff;
+    const unsigned event = call->event;
+    ev->placed = NULL;
+    for (; r < end; r++) {
+        if (!(r->sides & side) || !(r->hooks & hook || !r->hooks) || (ev->closed && r->socket->closed)) {
+            r += r->skip;
             continue;
         }
-        smos__socket_t *socket = r->socket;
-        smos_box_t *box = socket->box;
-        enter(ev, box);
+        ev->current = r->box;
         ev->crumb->module = (uint32_t)r->slot + 1;
-        call->sock = socket->number;
-        call->id = r->id;
-        call->arg = r->arg;
-        if (flow != SMOS__NO_FLOW) {
-            call->state = box->state ? box->state + (size_t)flow * box->module.state_size : NULL;
-            call->context = socket->watches ? socket->watches[flow].context : NULL;
-        } else {
-            call->state = NULL;
-            call->context = socket->context;
+        memcpy(&call->id, &r->id, offsetof(smos_call_t, context) - offsetof(smos_call_t, id));
+        if (r->socket != ev->placed) {
+            set_place(r, flow, call);
+            ev->placed = r->socket;
         }
-        if (r->kind == SMOS__CALL) {
-            box->stats.event_calls[call->event]++;
-            call_handler(box, r->call.handler, call);
-        } else if (!happened(ev, r, call)) {
-            i += r->skip;
-        }
+        if (r->kind == SMOS__CALL)
+            call_handler(r->box, &r->box->stats.event_calls[event], r->call.handler, call);
+        else if (!happened(ev, r, call))
+            r += r->skip;
         if (ev->dropped && ev->in_packet) {
-            box->stats.drops++;
+            r->box->stats.drops++;
             break;
         }
     }
     ev->current = NULL;
     ev->crumb->module = 0;
-    return !(ev->dropped && ev->in_packet);
+}
+
+
+/* The usual case, said shorter: one handler, which is wanted here. */
+static void call_only(smos__events_t *ev, const smos__route_t *r, uint32_t flow, smos_call_t *call)
+{
+    smos_box_t *box = r->box; /* r may be gone after the call: the handler may move the flow to another set */
+    ev->current = box;
+    ev->crumb->module = (uint32_t)r->slot + 1;
+    memcpy(&call->id, &r->id, offsetof(smos_call_t, context) - offsetof(smos_call_t, id));
+    set_place(r, flow, call);
+    call_handler(box, &box->stats.event_calls[call->event], r->call.handler, call);
+    ev->current = NULL;
+    ev->crumb->module = 0;
+    if (ev->dropped && ev->in_packet) box->stats.drops++;
 }
 
 
 void smos__events_raise(smos__events_t *ev, uint32_t flow, smos_call_t *call)
 {
-    smos__flow_t *f = &ev->arena->hot[flow];
+    const smos__flow_t *f = &ev->arena->hot[flow];
     uint16_t index = f->set;
     smos__set_t *s = &ev->sets.set[index];
-    unsigned event = call->event;
+    const unsigned event = call->event, first = s->first[event];
     call->flow = smos__flow_handle(ev->arena, flow);
     call->tuple = &f->tuple;
-    call->existing = f->flags & SMOS__FLOW_EXISTING ? 1 : 0;
+    call->existing = (f->flags & SMOS__FLOW_EXISTING) / SMOS__FLOW_EXISTING;
     ev->crumb->flow = call->flow;
-    s->refs++; /* a handler may move the flow to another set */
-    if (!(call->packet && call->packet->from == SMOS_SERVER)) {
-        walk(ev, s->routes, s->first[event], s->first[event + 1], flow, call);
-    } else {
-        for (int k = s->segment[event + 1]; k-- > s->segment[event];)
-            if (!walk(ev, s->routes, s->segments[k].begin, s->segments[k].end, flow, call)) break;
+    enter(ev, s->embedded);
+    if (s->only & SMOS_BIT(event) && !ev->closed) {
+        call_only(ev, &s->routes[first], flow, call);
+        return;
     }
+    const smos__route_t *routes = call->packet && call->packet->from == SMOS_SERVER ? s->back : s->routes;
+    s->refs++; /* a handler may move the flow to another set */
+    walk(ev, routes + first, routes + s->first[event + 1], flow, call);
     smos__set_release(&ev->sets, index);
 }
 
@@ -129,7 +157,8 @@ static void raise_template(smos__events_t *ev, const smos__socket_t *socket, smo
     smos__set_t *s = &ev->sets.set[index];
     if (!(s->mask[0][call->side] & SMOS_BIT(call->event)) && !(s->mask[SMOS_SENDER][call->side] & SMOS_BIT(call->event))) return;
     s->refs++;
-    walk(ev, s->routes, s->first[call->event], s->first[call->event + 1], SMOS__NO_FLOW, call);
+    enter(ev, s->embedded);
+    walk(ev, s->routes + s->first[call->event], s->routes + s->first[call->event + 1], SMOS__NO_FLOW, call);
     smos__set_release(&ev->sets, index);
 }
 
@@ -158,7 +187,8 @@ void smos__events_raise_raw(smos__events_t *ev, smos_call_t *call, const uint8_t
 void smos__events_call(smos__events_t *ev, smos_box_t *box, uint32_t flow, smos_handler_t handler, smos_call_t *call)
 {
     smos_box_t *before = ev->current;
-    enter(ev, box);
+    enter(ev, box->embedded);
+    ev->current = box;
     if (flow != SMOS__NO_FLOW) {
         call->flow = smos__flow_handle(ev->arena, flow);
         call->tuple = &ev->arena->hot[flow].tuple;
@@ -167,7 +197,7 @@ void smos__events_call(smos__events_t *ev, smos_box_t *box, uint32_t flow, smos_
     }
     ev->crumb->module = (uint32_t)(box->sockets[0] && box->sockets[0]->slot >= 0 ? box->sockets[0]->slot + 1 : 0);
     ev->crumb->flow = call->flow;
-    call_handler(box, handler, call);
+    call_handler(box, &box->stats.event_calls[CALLED_BACK], handler, call);
     ev->crumb->module = 0;
     ev->current = before;
 }

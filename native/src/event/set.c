@@ -104,9 +104,8 @@ void smos__plan_release(smos__sets_t *s, smos__plan_t *p)
 /* ---- laying out the calls ---- */
 
 typedef struct layout {
-    smos__route_t route[SMOS__MAX_ROUTES];
-    smos__segment_t segment[SMOS_MAX_MODULES * SMOS_EVENT_COUNT];
-    int routes, segments;
+    smos__route_t route[SMOS__MAX_ROUTES], back[SMOS__MAX_ROUTES];
+    int routes;
     bool overflow;
     const smos__member_t *member;
     smos__socket_t *socket;
@@ -150,6 +149,12 @@ static smos__route_t *next_route(layout_t *l)
 }
 
 
+static smos__route_t route_of(const layout_t *l, uint32_t event, int depth)
+{
+    return (smos__route_t){.id = event, .number = l->socket->number, .socket = l->socket, .box = l->socket->box, .kind = SMOS__CALL, .depth = (uint8_t)(depth < 255 ? depth : 255), .slot = l->member->slot};
+}
+
+
 static void lay_calls(layout_t *l, uint32_t event, uint32_t root, int depth)
 {
     const smos__wants_t *w = &l->member->plan->wants;
@@ -160,7 +165,11 @@ static void lay_calls(layout_t *l, uint32_t event, uint32_t root, int depth)
         if (!sides) continue;
         smos__route_t *r = next_route(l);
         if (!r) return;
-        *r = (smos__route_t){{.handler = e->call}, e->arg, l->socket, event, 0, SMOS__CALL, e->hooks, sides, (uint8_t)(depth < 255 ? depth : 255), l->member->slot};
+        *r = route_of(l, event, depth);
+        r->call.handler = e->call;
+        r->arg = e->arg;
+        r->hooks = e->hooks;
+        r->sides = sides;
     }
 }
 
@@ -175,7 +184,10 @@ static void lay_defined(layout_t *l, uint32_t parent, uint32_t root, int depth)
         int at = l->routes;
         smos__route_t *r = next_route(l);
         if (!r) return;
-        *r = (smos__route_t){{.predicate = d->predicate}, d->arg, l->socket, id, 0, d->predicate ? SMOS__PREDICATE : SMOS__RAISED, 0, 0, (uint8_t)(depth < 255 ? depth : 255), l->member->slot};
+        *r = route_of(l, id, depth);
+        r->call.predicate = d->predicate;
+        r->arg = d->arg;
+        r->kind = d->predicate ? SMOS__PREDICATE : SMOS__RAISED;
         lay_calls(l, id, root, depth + 1);
         lay_defined(l, id, root, depth + 1);
         r->skip = (uint16_t)(l->routes - at - 1);
@@ -199,11 +211,20 @@ static void note_mask(smos__set_t *s, uint32_t event, const smos__route_t *r)
 }
 
 
+/* One socket's routes [begin, l->routes) go before those of the sockets before it, which begin at `first`. */
+static void lay_back(layout_t *l, int first, int begin)
+{
+    int own = l->routes - begin;
+    memmove(&l->back[first + own], &l->back[first], (size_t)(begin - first) * sizeof l->back[0]);
+    memcpy(&l->back[first], &l->route[begin], (size_t)own * sizeof l->back[0]);
+}
+
+
 static void lay(layout_t *l, smos__set_t *s, smos__socket_t *const *sockets, const smos__member_t *members, int count)
 {
     for (uint32_t event = 0; event < SMOS_EVENT_COUNT; event++) {
-        s->first[event] = (uint16_t)l->routes;
-        s->segment[event] = (uint16_t)l->segments;
+        int first = l->routes;
+        s->first[event] = (uint16_t)first;
         for (int m = 0; m < count && !l->overflow; m++) {
             int begin = l->routes;
             l->member = &members[m];
@@ -211,12 +232,12 @@ static void lay(layout_t *l, smos__set_t *s, smos__socket_t *const *sockets, con
             collect_needed(l);
             lay_calls(l, event, event, 0);
             if (l->needed_count) lay_defined(l, event, event, 0);
-            if (l->routes > begin) l->segment[l->segments++] = (smos__segment_t){(uint16_t)begin, (uint16_t)l->routes};
+            if (!l->overflow) lay_back(l, first, begin);
         }
-        for (int i = s->first[event]; i < l->routes; i += 1 + l->route[i].skip) note_mask(s, event, &l->route[i]);
+        for (int i = first; i < l->routes; i += 1 + l->route[i].skip) note_mask(s, event, &l->route[i]);
+        if (l->routes == first + 1) s->only |= SMOS_BIT(event);
     }
     s->first[SMOS_EVENT_COUNT] = (uint16_t)l->routes;
-    s->segment[SMOS_EVENT_COUNT] = (uint16_t)l->segments;
 }
 
 
@@ -286,19 +307,19 @@ static int lay_set(smos__set_t *set, smos__socket_t *const *sockets, const smos_
 {
     layout_t *l = malloc(sizeof *l);
     if (!l) return -ENOMEM;
-    l->routes = l->segments = l->needed_count = 0;
+    l->routes = l->needed_count = 0;
     l->overflow = false;
     lay(l, set, sockets, members, count);
     if (l->overflow) return free(l), -ENOSPC;
-    size_t member_bytes = (size_t)count * sizeof *members, route_bytes = (size_t)l->routes * sizeof *l->route, segment_bytes = (size_t)l->segments * sizeof *l->segment;
-    uint8_t *memory = malloc(member_bytes + route_bytes + segment_bytes);
+    size_t member_bytes = (size_t)count * sizeof *members, route_bytes = (size_t)l->routes * sizeof *l->route;
+    uint8_t *memory = malloc(member_bytes + 2 * route_bytes);
     if (!memory) return free(l), -ENOMEM;
     set->members = (smos__member_t *)(void *)memory;
     set->routes = (smos__route_t *)(void *)(memory + member_bytes);
-    set->segments = (smos__segment_t *)(void *)(memory + member_bytes + route_bytes);
+    set->back = (smos__route_t *)(void *)(memory + member_bytes + route_bytes);
     memcpy(set->members, members, member_bytes);
     memcpy(set->routes, l->route, route_bytes);
-    memcpy(set->segments, l->segment, segment_bytes);
+    memcpy(set->back, l->back, route_bytes);
     set->route_count = (uint16_t)l->routes;
     free(l);
     return 0;
@@ -316,7 +337,10 @@ static int make_set(smos__sets_t *s, uint32_t hash, smos__socket_t *const *socke
     join_options(&made, sockets);
     for (int from = 0; from < 2; from++)
         if (made.mask[0][!from] & (SMOS_BIT(SMOS_NEW_DATA) | SMOS_BIT(SMOS_GAP)) || made.options.history[!from]) made.streams |= SMOS__FLOW_STREAM_OF(from);
-    for (int i = 0; i < count; i++) smos__plan_hold(members[i].plan);
+    for (int i = 0; i < count; i++) {
+        smos__plan_hold(members[i].plan);
+        made.embedded |= sockets[members[i].slot]->box->embedded;
+    }
     uint16_t index = s->free;
     if (index != SMOS__NO_SET)
         s->free = s->set[index].next;

@@ -35,20 +35,18 @@ typedef struct smos__route {
         smos_handler_t handler;
         smos_predicate_t predicate;
     } call;
+    uint32_t id;         /* event; from here on as in smos_call_t */
+    smos_sock_t number;
     void *arg;
     smos__socket_t *socket;
-    uint32_t id;    /* event */
-    uint16_t skip;  /* steps under it */
-    uint8_t kind;
-    uint8_t hooks;  /* of what is under it, too */
+    smos_box_t *box;
+    uint16_t skip;       /* steps under it */
     uint8_t sides;
-    uint8_t depth;  /* 0: right under the built-in event; stops at 255 */
+    uint8_t hooks;       /* of what is under it, too */
+    uint8_t kind;
+    uint8_t depth;       /* 0: right under the built-in event; stops at 255 */
     uint8_t slot;
 } smos__route_t;
-
-typedef struct smos__segment {
-    uint16_t begin, end; /* one socket's routes of one event */
-} smos__segment_t;
 
 typedef struct smos__set {
     uint32_t refs;
@@ -57,15 +55,16 @@ typedef struct smos__set {
     uint16_t epoch;
     uint8_t count;
     uint16_t streams; /* SMOS__FLOW_STREAMS: whose bytes somebody wants */
+    bool embedded; /* a call may need the bracket */
     uint16_t route_count;
     uint32_t any;  /* built-in events wanted at any hook and side */
+    uint32_t only; /* those of them with one call and nothing else */
     uint32_t mask[3][2];
     smos__stream_options_t options; /* of all members together */
-    uint16_t first[SMOS_EVENT_COUNT + 1];   /* routes of event i: first[i] to first[i + 1], in chain order */
-    uint16_t segment[SMOS_EVENT_COUNT + 1]; /* its segments */
-    smos__member_t *members; /* one allocation: members, routes, segments */
-    smos__route_t *routes;
-    smos__segment_t *segments;
+    uint16_t first[SMOS_EVENT_COUNT + 1]; /* routes of event i: first[i] to first[i + 1] */
+    smos__member_t *members; /* one allocation: members, routes, routes */
+    smos__route_t *routes;   /* in chain order */
+    smos__route_t *back;     /* the other way: sockets in reverse order, for packets of the server */
 } smos__set_t;
 
 typedef struct smos__sets {

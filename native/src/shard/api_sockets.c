@@ -224,6 +224,7 @@ int smos__api_set_context(smos_engine_t *engine, smos_sock_t sock, smos_flow_t f
     smos__watch_t *w = smos__socket_watch(c.socket, c.flow);
     if (!w) return smos__failed(&c, "set_context", -ENOMEM);
     w->context = context;
+    c.shard->events.placed = NULL;
     return 0;
 }
 

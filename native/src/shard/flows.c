@@ -190,9 +190,9 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
                 smos__tcp_finish(&t);
                 s->flow = SMOS__NO_FLOW;
             }
-            if (reason == SMOS_END_EVICTED) smos__raise(s, i, SMOS_ERROR, SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, SMOS_ERR_TABLE);
-            smos__raise(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, f->end_reason);
-            smos__raise(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, NULL, 0, 0, f->end_reason);
+            if (reason == SMOS_END_EVICTED) smos__raise_detail(s, i, SMOS_ERROR, SMOS_CLIENT, SMOS_NO_HOOK, SMOS_ERR_TABLE);
+            smos__raise_detail(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, f->end_reason);
+            smos__raise_detail(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, f->end_reason);
         }
     }
     s->counters[REASON_COUNTER[f->end_reason]]++;

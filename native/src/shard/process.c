@@ -18,15 +18,34 @@ _Static_assert(SMOS__DECODED >= 2 * PREFETCH + 1, "a packet's layers are kept un
 static void fill_packet(smos_shard_t *s);
 
 
-void smos__raise_wanted(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+static inline void raise(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
 {
-    if (!smos__events_wanted(&s->events, &s->arena.hot[flow], event, side, hook)) return;
+    smos_call_t *call = &s->call;
     if (s->events.in_packet && !s->packet_filled) fill_packet(s);
-    smos_call_t call = {
-        .packet = s->events.in_packet ? &s->packet : NULL, .data = data, .offset = offset, .length = length, .time_ns = s->now_ns, .detail = detail,
-        .event = (uint8_t)event, .side = (uint8_t)side, .hook = (uint8_t)hook,
-    };
-    smos__events_raise(&s->events, flow, &call);
+    call->packet = s->events.in_packet ? &s->packet : NULL;
+    call->time_ns = s->now_ns;
+    call->detail = detail;
+    call->event = (uint8_t)what;
+    call->side = (uint8_t)(what >> 8);
+    call->hook = (uint8_t)(what >> 16);
+    smos__events_raise(&s->events, flow, call);
+}
+
+
+void smos__raise_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
+{
+    raise(s, flow, what, detail);
+}
+
+
+void smos__raise_bytes_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+{
+    s->call.data = data;
+    s->call.length = length;
+    s->call.offset = offset;
+    raise(s, flow, what, detail);
+    s->call.data = NULL;
+    s->call.length = s->call.offset = 0;
 }
 
 
@@ -49,7 +68,7 @@ void smos__anomaly_raise(smos_shard_t *s, uint32_t flow, uint32_t anomaly)
             smos__outbox_anomaly(&s->outbox, s->now_ns, smos__anomaly_name(anomaly), smos__flow_handle(&s->arena, flow), &s->arena.hot[flow].tuple);
         }
     }
-    smos__raise(s, flow, SMOS_ANOMALY, s->events.in_packet ? s->from : SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, anomaly);
+    smos__raise_detail(s, flow, SMOS_ANOMALY, s->events.in_packet ? s->from : SMOS_CLIENT, SMOS_NO_HOOK, anomaly);
 }
 
 
@@ -74,7 +93,7 @@ static void keep_history(smos_shard_t *s, int receiver, uint32_t most, const uin
     uint64_t start = offset + length - (offset + length > most ? most : offset + length);
     const smos__assembler_t *kept = oldest < start ? smos__history_of(&s->history, s->flow, receiver) : NULL;
     uint64_t first = kept ? smos__assembler_next(kept, s->arena.pool, oldest) : UINT64_MAX; /* what never came is not lost here */
-    if (first < start) smos__raise(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, NULL, start - first, first, SMOS_ERR_UNREAD);
+    if (first < start) smos__raise_bytes(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, NULL, start - first, first, SMOS_ERR_UNREAD);
     smos__history_keep(&s->history, &s->arena, s->flow, receiver, offset, data, length, most);
 }
 
@@ -85,7 +104,7 @@ static void sink_data(void *context, int receiver, const uint8_t *data, uint32_t
     SMOS__ADD(s, stream_bytes, length);
     uint32_t most = s->events.sets.set[s->arena.hot[s->flow].set].options.history[receiver];
     if (__builtin_expect(most, 0)) keep_history(s, receiver, most, data, length, offset);
-    smos__raise(s, s->flow, SMOS_NEW_DATA, receiver, SMOS_NO_HOOK, data, length, offset, 0);
+    smos__raise_bytes(s, s->flow, SMOS_NEW_DATA, receiver, SMOS_NO_HOOK, data, length, offset, 0);
     if (s->events.dropped) s->arena.hot[s->flow].flags |= SMOS__FLOW_BLOCKED;
 }
 
@@ -93,7 +112,7 @@ static void sink_data(void *context, int receiver, const uint8_t *data, uint32_t
 static void sink_gap(void *context, int receiver, uint64_t offset, uint64_t length)
 {
     smos_shard_t *s = context;
-    smos__raise(s, s->flow, SMOS_GAP, receiver, SMOS_NO_HOOK, NULL, length, offset, 0);
+    smos__raise_bytes(s, s->flow, SMOS_GAP, receiver, SMOS_NO_HOOK, NULL, length, offset, 0);
 }
 
 
@@ -110,7 +129,7 @@ static void sink_error(void *context, int receiver, uint32_t code)
     if (code == SMOS_ERR_FLOW_BUFFER) SMOS__COUNT(s, full_flow_buffer);
     if (code == SMOS_ERR_WORKER_BUFFER) SMOS__COUNT(s, full_worker_buffer);
     if (code == SMOS_ERR_DEPTH) SMOS__COUNT(s, depth_reached);
-    smos__raise(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, NULL, 0, 0, code);
+    smos__raise_detail(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, code);
 }
 
 
@@ -139,32 +158,22 @@ static smos__class_t first_class(const smos__layer_t *l)
 }
 
 
+#define COPIED_FRAME (offsetof(smos_packet_t, ip) - offsetof(smos_packet_t, frame))
+#define COPIED_LAYER (offsetof(smos_packet_t, from) - offsetof(smos_packet_t, ip))
+#define SAME(field) (offsetof(smos_packet_t, field) - offsetof(smos_packet_t, ip) == offsetof(smos__layer_t, field) - offsetof(smos__layer_t, ip))
+_Static_assert(SAME(payload) && SAME(ip_len) && SAME(seq) && SAME(urgent) && SAME(tcp_flags), "copied in one piece");
+_Static_assert(offsetof(smos__frame_t, time_ns) == offsetof(smos_packet_t, time_ns) && offsetof(smos__frame_t, len) == offsetof(smos_packet_t, len), "so is the frame");
+
 static void fill_packet(smos_shard_t *s)
 {
     const smos__frame_t *frame = s->frame;
     const smos__layer_t *l = s->layer;
     smos_packet_t *p = &s->packet;
-    p->frame = frame->data;
-    p->caplen = frame->caplen;
-    p->len = frame->len;
-    p->time_ns = frame->time_ns;
-    p->ip = l->ip;
-    p->l4 = l->l4;
-    p->payload = l->payload;
-    p->payload_captured = l->payload_captured;
-    p->payload_len = l->payload_len;
-    p->ip_len = l->ip_len;
+    memcpy(p, frame, COPIED_FRAME);
+    memcpy(&p->ip, &l->ip, COPIED_LAYER);
     p->from = (uint8_t)s->from;
     p->number = frame->number;
-    if (__builtin_expect(l->tuple.proto == TCP, 1)) {
-        p->seq = l->seq;
-        p->ack = l->ack;
-        p->window = l->window;
-        p->urgent = l->urgent;
-        p->tcp_flags = l->tcp_flags;
-    } else {
-        p->seq = p->ack = p->window = p->urgent = p->tcp_flags = 0;
-    }
+    if (__builtin_expect(l->tuple.proto != TCP, 0)) p->seq = p->ack = p->window = p->urgent = p->tcp_flags = 0;
     s->packet_filled = true;
 }
 
@@ -211,7 +220,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
     const uint16_t plain = SMOS__FLOW_STREAMS | SMOS__FLOW_TWO_SIDED | SMOS__FLOW_SETUP | SMOS__FLOW_STARTED_RECEIVER | SMOS__FLOW_EXISTING;
     if ((f->flags & ~plain) == 0 && smos__tcp_fast(f, l, from)) {
         if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(&t, l, from);
-        smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
+        smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
         if (s->events.dropped) return;
         if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth && !(f->end[from].flags & SMOS__EP_STOPPED)) { /* smos__stream_segment, said shorter */
             uint64_t offset = f->end[from].offset;
@@ -221,26 +230,26 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
         } else if (l->payload_len) {
             smos__stream_segment(&t, from, l->seq, l->payload, l->payload_captured, l->payload_len);
         }
-        smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+        smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
         return;
     }
     uint32_t facts = smos__tcp_sender(&t, l, from);
     if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
-    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
-    if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER, NULL, 0, 0, 0);
-    if (facts & SMOS__TCP_REXMIT && !s->events.dropped) smos__raise(s, i, SMOS_REXMIT, from, SMOS_SENDER, NULL, 0, 0, 0);
-    if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) smos__raise(s, i, SMOS_STATE_CHANGE, from, SMOS_SENDER, NULL, 0, 0, f->end[from].state);
+    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
+    if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
+    if (facts & SMOS__TCP_REXMIT && !s->events.dropped) smos__raise(s, i, SMOS_REXMIT, from, SMOS_SENDER);
+    if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) smos__raise_detail(s, i, SMOS_STATE_CHANGE, from, SMOS_SENDER, f->end[from].state);
     if (s->events.dropped) return;
     if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER)) {
         f->flags |= SMOS__FLOW_STARTED_RECEIVER;
-        smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+        smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
     }
-    if (facts & SMOS__TCP_REXMIT) smos__raise(s, i, SMOS_REXMIT, !from, SMOS_RECEIVER, NULL, 0, 0, 0); /* before its bytes are merged */
+    if (facts & SMOS__TCP_REXMIT) smos__raise(s, i, SMOS_REXMIT, !from, SMOS_RECEIVER); /* before its bytes are merged */
     t.options = &s->events.sets.set[f->set].options; /* a handler may have changed them */
     facts = smos__tcp_receiver(&t, l, from, facts);
-    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
-    if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
-    if (facts & SMOS__TCP_RECEIVER_STATE) smos__raise(s, i, SMOS_STATE_CHANGE, !from, SMOS_RECEIVER, NULL, 0, 0, f->end[!from].state);
+    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
+    if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, !from, SMOS_RECEIVER);
+    if (facts & SMOS__TCP_RECEIVER_STATE) smos__raise_detail(s, i, SMOS_STATE_CHANGE, !from, SMOS_RECEIVER, f->end[!from].state);
     if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) tcp_timeout_class(s, i, facts);
 }
 
@@ -250,11 +259,11 @@ static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
     smos__flow_t *f = &s->arena.hot[i];
     smos__flow_cold_t *c = &s->arena.cold[i];
     if (s->tcp.detail & SMOS_DETAIL_HISTORY && f->tuple.proto == UDP) smos__zeek_datagram(&c->zeek, c->history, from);
-    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER, NULL, 0, 0, 0);
-    if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER, NULL, 0, 0, 0);
+    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
+    if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
     if (s->events.dropped) return;
-    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
-    if (fresh) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
+    if (fresh) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
     if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
 }
 
@@ -338,8 +347,8 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
         if (readable) SMOS__COUNT(s, bad_checksum);
         if (readable && s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_bad_checksum(&s->arena.cold[i].zeek, s->arena.cold[i].history, from);
         if (fresh) { /* a receiver would not have seen it, but the flow is there */
-            smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER, NULL, 0, 0, 0);
-            if (!s->events.dropped) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER, NULL, 0, 0, 0);
+            smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
+            if (!s->events.dropped) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
             f->flags |= SMOS__FLOW_STARTED_RECEIVER;
         }
     } else if (tcp) {
@@ -359,8 +368,8 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
         s->verdict = SMOS__DROP;
         f->end_reason = SMOS_END_RST;
         f->flags |= SMOS__FLOW_ENDED;
-        smos__raise(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, NULL, 0, 0, SMOS_END_RST);
-        smos__raise(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, NULL, 0, 0, SMOS_END_RST);
+        smos__raise_detail(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, SMOS_END_RST);
+        smos__raise_detail(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, SMOS_END_RST);
         s->arena.hot[i].class_ = SMOS__CLASS_RESET;
     }
     smos__flow_commit(f);

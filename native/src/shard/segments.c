@@ -124,6 +124,13 @@ static void gather(smos_shard_t *s)
 }
 
 
+static void show_module(smos_stats_module_t *shown, const smos_stats_module_t *counted)
+{
+    *shown = *counted;
+    for (size_t i = 0; i < sizeof counted->event_calls / sizeof *counted->event_calls; i++) shown->calls += counted->event_calls[i];
+}
+
+
 /* The private counters become visible all at once, so sums hold in every snapshot. */
 void smos__stats_publish(smos_shard_t *s)
 {
@@ -137,7 +144,7 @@ void smos__stats_publish(smos_shard_t *s)
     for (int i = 0; i < SMOS_MAX_MODULES; i++) {
         const smos__socket_t *socket = s->events.sockets[i];
         if (socket && socket == socket->box->sockets[0])
-            modules[i] = socket->box->stats;
+            show_module(&modules[i], &socket->box->stats);
         else if (modules[i].name[0])
             memset(&modules[i], 0, sizeof modules[i]);
     }

@@ -81,6 +81,7 @@ struct smos_shard {
     const smos__layer_t *layer;
     int from;
     bool packet_filled;
+    smos_call_t call;     /* the event under way: no handler's call raises another */
     smos_packet_t packet; /* as handlers see it, filled when the first one is called */
     uint32_t flow;      /* its flow, SMOS__NO_FLOW outside */
     int64_t anomaly_second; /* event rate limit */
@@ -109,15 +110,30 @@ struct smos_shard {
 
 /* process.c */
 void smos__process_burst(smos_shard_t *, int frames);
-void smos__raise_wanted(smos_shard_t *, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail);
 void smos__anomaly_raise(smos_shard_t *, uint32_t flow, uint32_t anomaly);
 extern const smos__tcp_sink_t smos__shard_sink;
 
-static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+/* Raising costs a look into the flow's set where nobody wants the event. `what` packs event, side and hook as in smos_call_t. */
+#define SMOS__WHAT(event, side, hook) ((uint32_t)(event) | (uint32_t)(side) << 8 | (uint32_t)(hook) << 16)
+void smos__raise_wanted(smos_shard_t *, uint32_t flow, uint32_t what, uint32_t detail);
+void smos__raise_bytes_wanted(smos_shard_t *, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail);
+
+static inline bool smos__raised(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook)
 {
     s->counters[SMOS__C_event_pkt_in + event]++;
-    const smos__flow_t *f = &s->arena.hot[flow];
-    if (f->set && s->events.sets.set[f->set].any & SMOS_BIT(event)) smos__raise_wanted(s, flow, event, side, hook, data, length, offset, detail);
+    return smos__events_wanted(&s->events, &s->arena.hot[flow], event, side, hook);
+}
+
+static inline void smos__raise_detail(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, uint32_t detail)
+{
+    if (smos__raised(s, flow, event, side, hook)) smos__raise_wanted(s, flow, SMOS__WHAT(event, side, hook), detail);
+}
+
+static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook) { smos__raise_detail(s, flow, event, side, hook, 0); }
+
+static inline void smos__raise_bytes(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+{
+    if (smos__raised(s, flow, event, side, hook)) smos__raise_bytes_wanted(s, flow, SMOS__WHAT(event, side, hook), data, length, offset, detail);
 }
 
 /* api_timers.c: calls the timers that packet time has come to. */

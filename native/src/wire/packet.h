@@ -74,20 +74,21 @@ enum { /* smos__layer_t.flags */
  * stay until the end of the burst. */
 typedef struct smos__layer {
     smos_tuple_t tuple; /* vlan and tunnel always filled; the flow key masks them by configuration */
+    /* from here to tcp_flags as in smos_packet_t: copied in one piece */
     const uint8_t *ip;
     const uint8_t *l4;      /* NULL unless SMOS__L4_WHOLE, or for protocols without a decoder the first byte after IP */
     const uint8_t *payload; /* NULL if payload_captured is 0 */
     uint32_t payload_captured;
     uint32_t payload_len; /* transport payload by the headers, clamped to what the enclosing layer can hold on the wire */
     uint32_t ip_len;
-    uint32_t ip_captured; /* bytes readable from ip on */
     uint32_t seq, ack;
-    uint32_t tsval, tsecr;
     uint16_t window;
     uint16_t urgent;
-    uint16_t mss;
     uint8_t tcp_flags;
     uint8_t wscale;
+    uint16_t mss;
+    uint32_t ip_captured; /* bytes readable from ip on */
+    uint32_t tsval, tsecr;
     uint8_t sack_blocks;  /* number of blocks, at `sack` as pairs of big-endian uint32 */
     uint8_t ttl;
     uint8_t tunnel_kind;  /* SMOS_TUNNEL_* of the innermost tunnel around this layer */
