@@ -1,90 +1,7 @@
-#include "tcp/tcp.h"
+#include "tcp/endpoint.h"
 
-#define PAWS_SECONDS (24u * 24 * 3600)        /* RFC 7323 5.5 */
+#define PAWS_SECONDS (24u * 24 * 3600) /* RFC 7323 5.5 */
 #define DEFAULT_SLACK 65536u
-
-
-static bool synchronized(uint8_t state) { return state >= SMOS_TCP_ESTABLISHED; }
-
-
-static void set_state(smos__endpoint_t *e, uint8_t state, uint32_t *facts, uint32_t fact)
-{
-    if (e->state == state) return;
-    e->state = state;
-    *facts |= fact;
-}
-
-
-/* The stream of an end begins at `seq`: the byte after its SYN or, midstream, the first byte seen. */
-static void set_base(smos__endpoint_t *e, uint32_t seq)
-{
-    e->isn = seq - 1;
-    e->snd_nxt = smos__seq_max(seq, e->flags & SMOS__EP_BASE ? e->snd_nxt : seq);
-    e->rcv_nxt = seq;
-    e->offset = 0;
-    e->flags |= SMOS__EP_BASE;
-}
-
-
-/* Another base than was thought, before anything was delivered: what waits was placed by the old one. */
-static void rebase(smos__tcp_t *t, int from, uint32_t seq)
-{
-    smos__endpoint_t *e = &t->flow->end[from];
-    if (e->flags & (SMOS__EP_HOLE | SMOS__EP_SYN_DATA)) {
-        smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
-        e->flags &= (uint16_t)~(SMOS__EP_HOLE | SMOS__EP_SYN_DATA);
-    }
-    set_base(e, seq);
-    e->snd_nxt = seq;
-}
-
-
-static void syn_options(smos__tcp_t *t, const smos__layer_t *l, int from)
-{
-    smos__endpoint_t *e = &t->flow->end[from];
-    smos__endpoint_cold_t *c = &t->cold->end[from];
-    if (l->flags & SMOS__HAS_WSCALE) {
-        e->flags |= SMOS__EP_WSCALE;
-        e->wscale = l->wscale > 14 ? 14 : l->wscale; /* RFC 7323 2.3 */
-    }
-    if (l->flags & SMOS__HAS_MSS) c->mss = l->mss;
-    if (l->flags & SMOS__SACK_PERMITTED) c->options |= SMOS__OPTION_SACK;
-    if (l->flags & SMOS__HAS_TIMESTAMP) c->options |= SMOS__OPTION_TIMESTAMPS;
-    if (l->flags & SMOS__HAS_TFO) {
-        c->options |= SMOS__OPTION_TFO;
-        e->flags |= SMOS__EP_TFO;
-    }
-    if ((l->tcp_flags & (SMOS__ECE | SMOS__CWR)) == (l->tcp_flags & SMOS__ACK ? SMOS__ECE : SMOS__ECE | SMOS__CWR)) c->options |= SMOS__OPTION_ECN;
-}
-
-
-static void rtt_begin(smos__tcp_t *t, int from, uint32_t ends_with)
-{
-    smos__endpoint_t *e = &t->flow->end[from];
-    if (!(t->config->detail & SMOS_DETAIL_RTT) || e->flags & SMOS__EP_RTT) return;
-    if (__builtin_expect(t->cold->end[from].marks & SMOS__MARK_LOSS, 0)) {
-        if (smos__tcp_lost(t, from, e->snd_una)) return;
-        t->cold->end[from].marks &= (uint8_t)~SMOS__MARK_LOSS; /* all of it was acknowledged */
-    }
-    e->flags |= SMOS__EP_RTT;
-    t->cold->end[from].rtt_seq = ends_with;
-    t->cold->end[from].rtt_sent_us = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000);
-}
-
-
-static void rtt_end(smos__tcp_t *t, int from)
-{
-    smos__endpoint_t *e = &t->flow->end[from];
-    smos__endpoint_cold_t *c = &t->cold->end[from];
-    if (!(e->flags & SMOS__EP_RTT) || smos__seq_lt(e->snd_una, c->rtt_seq)) return;
-    uint32_t us = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000) - c->rtt_sent_us;
-    if (!us) us = 1;
-    e->flags &= (uint16_t)~SMOS__EP_RTT;
-    if (e->flags & SMOS__EP_SYN && c->rtt_seq == e->isn + 1)
-        c->rtt_handshake_us = us;
-    else if (!c->rtt_min_us || us < c->rtt_min_us)
-        c->rtt_min_us = us;
-}
 
 
 /* `right` was the window's right edge before, if that is known. What a segment's window field means once both ends' scaling is known (RFC 7323 2.2: only if both sent the option, never in a SYN). */
@@ -132,64 +49,17 @@ static bool seen_before(const smos__tcp_t *t, int from, uint32_t seq, uint32_t l
 }
 
 
-/* What is wrong with a SYN has its name from notice.c. */
-static void syn_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t *facts)
-{
-    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
-    bool ack = l->tcp_flags & SMOS__ACK;
-    if (l->tcp_flags & SMOS__FIN) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_FIN);
-    if (ack && p->flags & SMOS__EP_SYN && !(e->flags & SMOS__EP_SYN) && e->flags & (SMOS__EP_BASE | SMOS__EP_RST) && l->ack == p->isn + 1 && !e->offset && !p->offset) {
-        /* The SYN's true answer. A RST or FIN that came before it and gave no byte was somebody else's. */
-        bool ended = (e->flags | p->flags) & (SMOS__EP_RST | SMOS__EP_FIN);
-        e->flags &= (uint16_t)~(SMOS__EP_RST | SMOS__EP_FIN | SMOS__EP_FIN_RECEIVED | SMOS__EP_FIN_ACKED | SMOS__EP_BASE | SMOS__EP_ACKED);
-        p->flags &= (uint16_t)~(SMOS__EP_RST | SMOS__EP_FIN | SMOS__EP_FIN_RECEIVED | SMOS__EP_FIN_ACKED);
-        p->snd_nxt = p->isn + 1;
-        p->state = SMOS_TCP_SYN_SENT;
-        e->state = SMOS_TCP_CLOSED;
-        if (ended) *facts |= SMOS__TCP_REVIVED;
-    }
-    if (e->flags & SMOS__EP_SYN && l->seq == e->isn) { /* once more */
-        *facts |= SMOS__TCP_REXMIT;
-        e->flags &= (uint16_t)~SMOS__EP_RTT; /* Karn: a retransmitted SYN measures nothing */
-        e->snd_nxt = smos__seq_max(e->snd_nxt, l->seq + 1 + l->payload_len);
-        if (!ack) { /* its data may be other data, or gone: the latest is what the peer will answer */
-            *facts |= SMOS__TCP_VALID;
-            return;
-        }
-    } else if (e->flags & SMOS__EP_SYN || (synchronized(e->state) && e->flags & SMOS__EP_BASE && l->seq != e->isn)) {
-        bool open = !synchronized(p->state) || !(e->flags & SMOS__EP_ACKED);
-        if (!ack || !open || !(e->flags & SMOS__EP_SYN)) return;
-        t->cold->end[from].marks |= SMOS__MARK_ALTERNATE_ISN;
-    }
-    if (e->flags & SMOS__EP_BASE && e->offset && l->seq != e->isn) return; /* bytes went by already: no SYN moves them */
-    if (ack && p->flags & SMOS__EP_SYN && (smos__seq_leq(l->ack, p->isn) || smos__seq_gt(l->ack, p->snd_nxt))) return;
-    *facts |= SMOS__TCP_VALID;
-    if (!(e->flags & SMOS__EP_SYN) || l->seq != e->isn) {
-        if (!(e->flags & SMOS__EP_BASE) || l->seq != e->isn) rebase(t, from, l->seq + 1);
-        e->snd_nxt = smos__seq_max(e->snd_nxt, l->seq + 1 + l->payload_len);
-        e->flags |= SMOS__EP_SYN;
-        syn_options(t, l, from);
-        rtt_begin(t, from, l->seq + 1);
-    }
-    if (ack) {
-        if (e->state == SMOS_TCP_CLOSED || e->state == SMOS_TCP_SYN_SENT) set_state(e, SMOS_TCP_SYN_RECEIVED, facts, SMOS__TCP_SENDER_STATE);
-    } else {
-        if (!synchronized(e->state)) set_state(e, SMOS_TCP_SYN_SENT, facts, SMOS__TCP_SENDER_STATE);
-    }
-}
-
-
 /* The acknowledgement field, as the peer's endpoint e sent it. False: the segment is not acceptable. */
 static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
 {
     smos__endpoint_t *p = &t->flow->end[!from];
     if (!(p->flags & SMOS__EP_BASE)) {
         /* The other end was not heard yet. If this one's SYN was, its first ACK names the other's ISN + 1. */
-        if (t->flow->end[from].flags & SMOS__EP_SYN && !(l->tcp_flags & SMOS__SYN)) set_base(p, l->ack);
+        if (t->flow->end[from].flags & SMOS__EP_SYN && !(l->tcp_flags & SMOS__SYN)) smos__set_base(p, l->ack);
     } else if (!(p->flags & SMOS__EP_ACKED) && l->ack != p->isn + 1 && !(l->tcp_flags & SMOS__SYN) && p->flags & SMOS__EP_SYN && t->cold->end[!from].marks & SMOS__MARK_ALTERNATE_ISN) {
         /* Several SYN/ACKs went by: the acknowledged one is the connection's. */
         t->cold->end[!from].marks &= (uint8_t)~SMOS__MARK_ALTERNATE_ISN;
-        if (p->snd_nxt == p->isn + 1 && !p->offset) rebase(t, !from, l->ack);
+        if (p->snd_nxt == p->isn + 1 && !p->offset) smos__tcp_rebase(t, !from, l->ack);
     }
     if (p->flags & SMOS__EP_BASE) {
         if (smos__seq_gt(l->ack, p->snd_nxt)) {
@@ -202,7 +72,7 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
     if (!(p->flags & SMOS__EP_ACKED) || smos__seq_gt(l->ack, p->snd_una)) {
         p->snd_una = l->ack;
         p->flags |= SMOS__EP_ACKED;
-        if (p->flags & SMOS__EP_RTT) rtt_end(t, !from);
+        if (p->flags & SMOS__EP_RTT) smos__tcp_rtt_end(t, !from);
         /* A FIN that was received lies at or below rcv_nxt: mostly this tells, and the cold record need not be looked at. */
         if (p->flags & SMOS__EP_FIN && ((p->flags & SMOS__EP_FIN_RECEIVED && smos__seq_gt(l->ack, p->rcv_nxt)) || smos__seq_gt(l->ack, t->cold->end[!from].fin_seq)))
             p->flags |= SMOS__EP_FIN_ACKED;
@@ -255,9 +125,9 @@ static void fin_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
     if (e->state == SMOS_TCP_CLOSE_WAIT) {
         /* Acknowledging the peer's FIN or not tells a passive close from a simultaneous one. */
         const smos__endpoint_t *p = &t->flow->end[!from];
-        set_state(e, p->flags & SMOS__EP_FIN_ACKED ? SMOS_TCP_LAST_ACK : SMOS_TCP_CLOSING, facts, SMOS__TCP_SENDER_STATE);
+        smos__set_state(e, p->flags & SMOS__EP_FIN_ACKED ? SMOS_TCP_LAST_ACK : SMOS_TCP_CLOSING, facts, SMOS__TCP_SENDER_STATE);
     } else if (e->state <= SMOS_TCP_ESTABLISHED) {
-        set_state(e, SMOS_TCP_FIN_WAIT_1, facts, SMOS__TCP_SENDER_STATE);
+        smos__set_state(e, SMOS_TCP_FIN_WAIT_1, facts, SMOS__TCP_SENDER_STATE);
     }
 }
 
@@ -276,11 +146,11 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         if (!smos__tcp_reset_valid(t, l, from, &why)) return smos__tcp_anomaly(t, why), facts;
         e->flags |= SMOS__EP_RST;
         facts = SMOS__TCP_VALID | SMOS__TCP_RESET;
-        set_state(e, SMOS_TCP_CLOSED, &facts, SMOS__TCP_SENDER_STATE);
+        smos__set_state(e, SMOS_TCP_CLOSED, &facts, SMOS__TCP_SENDER_STATE);
         return facts;
     }
     if (__builtin_expect(flags & SMOS__SYN, 0)) {
-        syn_sent(t, l, from, &facts);
+        smos__tcp_syn(t, l, from, &facts);
         if (!(facts & SMOS__TCP_VALID)) return facts;
         if (flags & SMOS__ACK && !take_ack(t, l, from)) return facts & ~(uint32_t)SMOS__TCP_VALID;
         if (l->flags & SMOS__HAS_TIMESTAMP) take_timestamp(t, l, e);
@@ -292,7 +162,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
     }
     if (!(e->flags & SMOS__EP_BASE)) {
         if (flags & SMOS__FIN && !(p->flags & SMOS__EP_BASE)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_FIN_BUT_NO_SESSION);
-        set_base(e, l->seq);
+        smos__set_base(e, l->seq);
     }
     if (l->flags & SMOS__HAS_TIMESTAMP) {
         if (timestamp_old(t, l, e)) {
@@ -344,7 +214,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
                 t->cold->end[from].out_of_order++;
             }
         } else {
-            rtt_begin(t, from, end);
+            smos__tcp_rtt_begin(t, from, end);
         }
     }
     if (smos__seq_gt(end, e->snd_nxt)) e->snd_nxt = end;
@@ -357,7 +227,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         }
     }
     /* Heard in the middle, or of a handshake whose other half the capture does not have. */
-    if (e->state <= SMOS_TCP_SYN_SENT) set_state(e, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_SENDER_STATE);
+    if (e->state <= SMOS_TCP_SYN_SENT) smos__set_state(e, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_SENDER_STATE);
     return facts;
 }
 
@@ -369,10 +239,10 @@ static void fin_received(smos__tcp_t *t, int from, uint32_t *facts)
     e->flags |= SMOS__EP_FIN_RECEIVED;
     switch (p->state) {
     case SMOS_TCP_FIN_WAIT_1:
-        set_state(p, p->flags & SMOS__EP_FIN_ACKED ? SMOS_TCP_TIME_WAIT : SMOS_TCP_CLOSING, facts, SMOS__TCP_RECEIVER_STATE);
+        smos__set_state(p, p->flags & SMOS__EP_FIN_ACKED ? SMOS_TCP_TIME_WAIT : SMOS_TCP_CLOSING, facts, SMOS__TCP_RECEIVER_STATE);
         break;
     case SMOS_TCP_FIN_WAIT_2:
-        set_state(p, SMOS_TCP_TIME_WAIT, facts, SMOS__TCP_RECEIVER_STATE);
+        smos__set_state(p, SMOS_TCP_TIME_WAIT, facts, SMOS__TCP_RECEIVER_STATE);
         break;
     case SMOS_TCP_CLOSED:
         if (p->flags & SMOS__EP_RST || e->flags & SMOS__EP_RST) break;
@@ -380,7 +250,7 @@ static void fin_received(smos__tcp_t *t, int from, uint32_t *facts)
     case SMOS_TCP_SYN_SENT:
     case SMOS_TCP_SYN_RECEIVED:
     case SMOS_TCP_ESTABLISHED:
-        set_state(p, SMOS_TCP_CLOSE_WAIT, facts, SMOS__TCP_RECEIVER_STATE);
+        smos__set_state(p, SMOS_TCP_CLOSE_WAIT, facts, SMOS__TCP_RECEIVER_STATE);
         break;
     default:
         break;
@@ -445,29 +315,22 @@ bool smos__tcp_fast(smos__flow_t *f, const smos__layer_t *l, int from)
 }
 
 
-void smos__tcp_rtt(smos__tcp_t *t, const smos__layer_t *l, int from)
-{
-    if (t->flow->end[!from].flags & SMOS__EP_RTT) rtt_end(t, !from);
-    if (l->payload_len) rtt_begin(t, from, l->seq + l->payload_len);
-}
-
-
 uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t facts)
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     uint8_t flags = l->tcp_flags;
     if (!(facts & SMOS__TCP_VALID)) return facts;
     if (__builtin_expect(flags & SMOS__RST, 0)) {
-        set_state(p, SMOS_TCP_CLOSED, &facts, SMOS__TCP_RECEIVER_STATE);
+        smos__set_state(p, SMOS_TCP_CLOSED, &facts, SMOS__TCP_RECEIVER_STATE);
         return facts;
     }
     uint32_t seq = l->seq;
     if (__builtin_expect(flags & SMOS__SYN, 0)) {
         seq++;
         if (!(flags & SMOS__ACK)) {
-            if (p->state == SMOS_TCP_CLOSED || p->state == SMOS_TCP_SYN_SENT) set_state(p, SMOS_TCP_SYN_RECEIVED, &facts, SMOS__TCP_RECEIVER_STATE);
+            if (p->state == SMOS_TCP_CLOSED || p->state == SMOS_TCP_SYN_SENT) smos__set_state(p, SMOS_TCP_SYN_RECEIVED, &facts, SMOS__TCP_RECEIVER_STATE);
         }
-        if (!(flags & SMOS__ACK) && l->payload_len && t->flow->flags & SMOS__FLOW_STREAM_OF(from) && !synchronized(p->state)) {
+        if (!(flags & SMOS__ACK) && l->payload_len && t->flow->flags & SMOS__FLOW_STREAM_OF(from) && !smos__synchronized(p->state)) {
             if (!(e->flags & SMOS__EP_TFO)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_SYN_DATA);
             /* Whether the peer takes it is known from its SYN/ACK (RFC 7413 4.1.2): it waits. */
             smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
@@ -482,15 +345,15 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
     if (flags & SMOS__ACK) {
         if (__builtin_expect(p->state != SMOS_TCP_ESTABLISHED, 0)) {
             if (p->state == SMOS_TCP_CLOSED && !((p->flags | e->flags) & SMOS__EP_RST) && !(p->flags & SMOS__EP_FIN))
-                set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE);
+                smos__set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE);
             else if ((p->state == SMOS_TCP_SYN_SENT && (e->flags & SMOS__EP_SYN || l->payload_len || !(p->flags & SMOS__EP_SYN))) || (p->state == SMOS_TCP_SYN_RECEIVED && p->flags & SMOS__EP_ACKED && smos__seq_gt(p->snd_una, p->isn)))
-                set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE);
+                smos__set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE);
             else if (p->state == SMOS_TCP_SYN_RECEIVED && !(p->flags & SMOS__EP_SYN))
-                set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE); /* its SYN/ACK was not captured */
+                smos__set_state(p, SMOS_TCP_ESTABLISHED, &facts, SMOS__TCP_RECEIVER_STATE); /* its SYN/ACK was not captured */
             if (p->flags & SMOS__EP_FIN_ACKED) {
-                if (p->state == SMOS_TCP_FIN_WAIT_1) set_state(p, SMOS_TCP_FIN_WAIT_2, &facts, SMOS__TCP_RECEIVER_STATE);
-                else if (p->state == SMOS_TCP_CLOSING) set_state(p, SMOS_TCP_TIME_WAIT, &facts, SMOS__TCP_RECEIVER_STATE);
-                else if (p->state == SMOS_TCP_LAST_ACK) set_state(p, SMOS_TCP_CLOSED, &facts, SMOS__TCP_RECEIVER_STATE);
+                if (p->state == SMOS_TCP_FIN_WAIT_1) smos__set_state(p, SMOS_TCP_FIN_WAIT_2, &facts, SMOS__TCP_RECEIVER_STATE);
+                else if (p->state == SMOS_TCP_CLOSING) smos__set_state(p, SMOS_TCP_TIME_WAIT, &facts, SMOS__TCP_RECEIVER_STATE);
+                else if (p->state == SMOS_TCP_LAST_ACK) smos__set_state(p, SMOS_TCP_CLOSED, &facts, SMOS__TCP_RECEIVER_STATE);
             }
             /* The receiver of an ACK in SYN-RECEIVED is established only now; what it sent as SYN data is decided too. */
         }
@@ -510,7 +373,7 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
     else if (l->payload_len)
         smos__stream_segment(t, from, seq, l->payload, l->payload_captured, l->payload_len);
     if (__builtin_expect(e->flags & SMOS__EP_FIN, 0)) fin_received(t, from, &facts);
-    if (__builtin_expect(!(t->flow->flags & SMOS__FLOW_SETUP), 0) && e->flags & p->flags & SMOS__EP_SYN && synchronized(e->state) && synchronized(p->state)) {
+    if (__builtin_expect(!(t->flow->flags & SMOS__FLOW_SETUP), 0) && e->flags & p->flags & SMOS__EP_SYN && smos__synchronized(e->state) && smos__synchronized(p->state)) {
         t->flow->flags |= SMOS__FLOW_SETUP;
         facts |= SMOS__TCP_SETUP;
     }

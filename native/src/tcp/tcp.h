@@ -81,6 +81,14 @@ void smos__stream_acked(smos__tcp_t *, int from);
 void smos__stream_syn_data(smos__tcp_t *, int from, bool accepted);
 void smos__stream_finish(smos__tcp_t *, int from);
 
+/* handshake.c: the stream of `from` begins at seq and not where it was thought; and a segment with SYN moves its sender. SMOS__TCP_VALID among the facts: it is acceptable. What is wrong with it has its name from notice.c. */
+void smos__tcp_rebase(smos__tcp_t *, int from, uint32_t seq);
+void smos__tcp_syn(smos__tcp_t *, const smos__layer_t *, int from, uint32_t *facts);
+
+/* rtt.c: a probe of what `from` sent begins, to end with the acknowledgement of `ends_with`; it ends if that was acknowledged. */
+void smos__tcp_rtt_begin(smos__tcp_t *, int from, uint32_t ends_with);
+void smos__tcp_rtt_end(smos__tcp_t *, int from);
+
 /* notice.c: smos__tcp_notice names what is odd about a segment before it moves anything; the other two name what is wrong with its acknowledgement, or
  * with a place outside the window, by the phase of the connection. */
 void smos__tcp_notice(smos__tcp_t *, const smos__layer_t *, int from);
