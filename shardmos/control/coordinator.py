@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import asdict
 from typing import Any
 
 import psutil
@@ -296,6 +297,7 @@ class Coordinator:
             "state": slot.state,
             "restarts": slot.restarts,
             "message": slot.message,
+            "rights": asdict(rights) if (rights := slot.rights()) else {},
         }
 
     def stats(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from shardmos.control.affinity import Plan
 from shardmos.control.handover import Handover
 from shardmos.control.ports import Ports
 from shardmos.control.protocol import MAX_TRANSPORT, ProtocolError, bind_private, pack, unpack
+from shardmos.control.rights import Rights, find_user, rights_of
 from shardmos.control.stats import WorkerStats, read_breadcrumb
 from shardmos.errors import ShardmosError
 
@@ -71,6 +72,10 @@ class Slot:
     def alive(self) -> bool:
         return self.state in ("running", "ended")
 
+    def rights(self) -> Rights | None:
+        """What its process may; None while there is none."""
+        return rights_of(self.process.pid) if self.process is not None and self.process.returncode is None else None
+
     def queues(self) -> dict[str, int]:
         """What it sent and lost on the way to the coordinator, over all its lives."""
         return {key: self.sent.get(key, 0) + self.sent_before.get(key, 0) for key in {**self.sent, **self.sent_before}}
@@ -98,6 +103,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._owner_seed = secrets.randbits(32)
         self._hash_key = secrets.token_bytes(32)
+        find_user(settings["security"]["user"])  # said here, and once
         self._dealer: subprocess.Popen[bytes] | None = None
         self._dealer_line: socket.socket | None = None
         self.changed = asyncio.Event()
@@ -142,6 +148,7 @@ class Supervisor:
         spec = {
             "role": "worker",
             "parent": os.getpid(),
+            "security": dict(self._settings["security"]),
             "identity": slot.identity,
             "control": f"ipc://{self._sockets['control']}",
             "batches": f"ipc://{self._sockets['batches']}",
@@ -178,6 +185,7 @@ class Supervisor:
         spec = {
             "role": "dealer",
             "parent": os.getpid(),
+            "security": dict(self._settings["security"]),
             "liveness_fd": theirs.fileno(),
             "rest_cores": list(self._plan.rest),
             "owner_seed": self._owner_seed,
@@ -297,6 +305,8 @@ class Supervisor:
             slot.sent = {str(key): int(value) for key, value in args.items() if key != "message"}
         if state == "ready":
             slot.state = "ready"
+            if args["unfiltered"] and not slot.restarts:
+                log.warning("worker %d: %s", slot.index, args["unfiltered"])
             self._spawn_task(self._bring_up(slot))
         elif state == "failed":
             slot.state, slot.message = "failed", str(args["message"])

@@ -10,7 +10,6 @@ packets.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
 import queue
@@ -27,7 +26,9 @@ import zmq
 
 from shardmos.control.affinity import pin
 from shardmos.control.protocol import array_length, pack, unpack
+from shardmos.control.rights import find_user
 from shardmos.errors import ShardmosError
+from shardmos.workers import confine
 from shardmos.workers.modules import Prepared, prepare
 from shardmos.workers.shard import Run, Shard, ShardConfig
 
@@ -38,7 +39,7 @@ REPORT_LIMIT = 100_000
 BATCH_HWM = 256
 RINGS_READY = b"rings"
 FAILED_EXIT = 3  # it could not begin, and said why
-_PR_SET_PDEATHSIG = 1
+_CONNECT_SECONDS = 10.0
 _SWITCH_SECONDS = 0.0005  # how long a PREPARE thread may keep the GIL from the packet loop
 
 
@@ -56,6 +57,7 @@ class Worker:
         self._rest: list[int] = spec["rest_cores"]
         self._live = bool(spec["live"])
         self._sleeps = self._live and not spec["busy_poll"]
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._shard: Shard | None = None
         self._active: dict[str, Prepared] = {}
         self._ready: dict[int, Prepared] = {}  # prepared, by push; waiting for COMMIT or ABORT
@@ -66,33 +68,47 @@ class Worker:
         self._stopping = False
         self._sent = {"batches_sent": 0, "batches_lost": 0, "batch_events_lost": 0, "pushes": 0}
         self._last_flush = self._last_beat = 0.0
-        self._connect()
 
     def _connect(self) -> None:
-        self._context = zmq.Context()
+        """Waits for both connections: a confined process can make none."""
+        self._context = context = zmq.Context()
         for core in self._rest:  # ZeroMQ's thread stays off the packet core
-            self._context.set(zmq.THREAD_AFFINITY_CPU_ADD, core)
-        self._control = self._context.socket(zmq.DEALER)
+            context.set(zmq.THREAD_AFFINITY_CPU_ADD, core)
+        self._control = context.socket(zmq.DEALER)
         self._control.set(zmq.IDENTITY, self._spec["identity"])
         self._control.set(zmq.LINGER, 200)
+        self._control.set(zmq.IMMEDIATE, 1)  # writable only when connected
         self._control.connect(self._spec["control"])
         self._control_fd: int = self._control.get(zmq.FD)  # type: ignore[assignment]
-        self._batches = self._context.socket(zmq.PUSH)
+        self._batches = context.socket(zmq.PUSH)
         self._batches.set(zmq.SNDHWM, BATCH_HWM)
         self._batches.set(zmq.LINGER, 500)
+        self._batches.set(zmq.IMMEDIATE, 1)
         self._batches.connect(self._spec["batches"])
+        for each in (self._control, self._batches):
+            if not each.poll(int(_CONNECT_SECONDS * 1000), zmq.POLLOUT):
+                raise Orphaned
 
     # ---- the loop ----
 
     def main(self) -> int:
         """Until the coordinator says stop, or is gone."""
+        security = self._spec["security"]
         try:
+            user = find_user(security["user"])
             self._open()
+            confine.drop_capabilities(user)
+            self._connect()
+            if user is not None:
+                confine.become(user, self._spec["parent"])
+            unfiltered = confine.filter_calls(security["seccomp"])
         except (ShardmosError, MemoryError) as error:
+            if self._context is None:
+                self._connect()
             self._tell("failed", {"message": str(error) or "out of memory; give a smaller --memory"})
             self._close(1000)
             return FAILED_EXIT
-        self._tell("ready", {"pid": os.getpid()})
+        self._tell("ready", {"pid": os.getpid(), "unfiltered": unfiltered})
         pin([self._spec["core"]])
         while not self._stopping:
             seconds, port_fd = self._turn() if self._state == "running" else (None, -1)
@@ -324,7 +340,8 @@ class Worker:
     def _close(self, linger_ms: int) -> None:
         self._control.close(linger=linger_ms)
         self._batches.close(linger=linger_ms)
-        self._context.term()
+        if self._context is not None:
+            self._context.term()
         if self._shard is not None:
             self._shard.close()
 
@@ -352,6 +369,8 @@ class Dealing:
                 port["files"], port["ring_fds"], self._spec["owner_seed"], loop=port["loop"], rate=port["rate"],
                 as_recorded=port["as_recorded"],
             ) as dealer:  # fmt: skip
+                confine.drop_capabilities(None)
+                confine.filter_calls(self._spec["security"]["seccomp"])
                 os.write(self._spec["liveness_fd"], RINGS_READY)
                 while True:
                     result = dealer.run(0.1)
@@ -377,10 +396,7 @@ def read_spec(fd: int) -> dict[str, Any]:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator is told too, and stops its workers
     spec = read_spec(int(sys.argv[1]))
-    # Where a handler never returns, EOF on the liveness socket would not be seen: the kernel ends us then.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != spec["parent"]:
-        os._exit(1)
+    confine.die_with(spec["parent"])
     sys.setswitchinterval(_SWITCH_SECONDS)
     process: Worker | Dealing = Dealing(spec) if spec["role"] == "dealer" else Worker(spec)
     code = 1

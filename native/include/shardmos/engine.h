@@ -221,6 +221,15 @@ uint32_t smos_dealer_run(smos_dealer_t *, int64_t max_ns);
 const char *smos_dealer_error(const smos_dealer_t *);
 void smos_dealer_close(smos_dealer_t *);
 
+/* ---- Giving up rights: what a worker process does before its first packet ---- */
+
+/* Drops every capability of the calling thread but that those in `keep` (1 << CAP_*) stay permitted and effective; empties the bounding set where it may; sets
+ * no_new_privs. Threads that it makes afterwards have no more; those made before keep theirs. 0 or -errno. */
+int smos_confine_capabilities(uint64_t keep);
+/* no_new_privs, and a seccomp filter on all threads of the process (confine/calls.c says what it denies, with EPERM). 0; -ENOTSUP for another processor
+ * than x86-64 and aarch64; -ENOSYS or -EINVAL where the kernel has no seccomp filters; another -errno. */
+int smos_confine_calls(void);
+
 const char *smos_version(void);
 const char *smos_anomaly_name(uint32_t anomaly);
 uint32_t smos_anomaly_count(void);
