@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "shardmos/engine.h"
+#include "tcp/assembler.h"
 #include "wire/decode.h"
+#include "wire/defrag.h"
 
 #define MAX_FRAMES 400
 
@@ -186,6 +188,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     c.gap_segments = data[3] & 7;
     c.gap_bytes = data[3] & 8 ? 300 : 0;
     c.workers = 1 + (data[3] >> 4 & 1);
+    c.flow_full = data[7] % 3;
+    c.worker_full = data[7] / 3 % 3;
+    c.table_full = data[7] / 9 % 2;
+    c.acked_gaps = data[7] / 18 % 3;
+    c.adaptive = data[7] / 54 * 25;
+    if (data[6] & 8) {
+        c.overlap_prefixes[0] = (smos_prefix_policy_t){.address = {[10] = 0xff, 0xff, 10, 0, 0, 1}, .bits = 128, .version = 4, .policy = SMOS__OVERLAP_LAST};
+        c.defrag_prefixes[0] = (smos_prefix_policy_t){.address = {[10] = 0xff, 0xff, 10, 0, 0, 0}, .bits = 127, .version = 4, .policy = SMOS__DEFRAG_BSD};
+        c.overlap_prefix_count = c.defrag_prefix_count = 1;
+    }
     c.hash_key[0] = 1;
     dice = data[4] | data[5] << 8;
     int listen = data[6] & 1;
