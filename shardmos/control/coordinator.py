@@ -30,6 +30,7 @@ from shardmos.errors import ModuleError, ShardmosError
 
 MAX_AT_WORK = 64  # commands being worked on; more wait in ZeroMQ's bounded queue
 _DRAIN_SECONDS = 0.15
+_PORTS_SECONDS = 0.5
 
 log = logging.getLogger("shardmos")
 
@@ -100,6 +101,7 @@ class Coordinator:
                     "coordinator %s is up: %d workers on cores %s", self.name, len(plan.workers), list(plan.workers)
                 )
                 tasks.append(loop.create_task(self._watch_end()))
+                tasks.append(loop.create_task(self._watch_ports()))
                 await self._until_stopped(tasks)
         finally:
             self._happened("stopping")
@@ -153,6 +155,14 @@ class Coordinator:
                 self._failure = next((slot.message for slot in supervisor.slots if slot.message), "")
                 self._stop.set()
             await supervisor.changed.wait()
+
+    async def _watch_ports(self) -> None:
+        """Interfaces that go and come back. Never returns by itself."""
+        while True:
+            await asyncio.sleep(_PORTS_SECONDS)
+            if self.supervisor.ports.ports:
+                self.supervisor.ports.look()
+                self.supervisor.reopen_ports()
 
     # ---- workers ----
 
@@ -285,6 +295,7 @@ class Coordinator:
             "since": self._began,
             "port": dict(self._settings["replay"]),
             "ports": self.supervisor.ports.status(),
+            "spare": self.supervisor.has_spare,
             "subscriptions": sorted(self.publisher.subscriptions),
             "workers": [self._worker_status(slot) for slot in self.supervisor.slots],
         }

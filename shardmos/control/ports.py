@@ -58,8 +58,10 @@ class Ports:
         except ShardmosError:
             self.close()
             raise
+        self._states = {name: "up" if interface.is_up(name) else "down" for name in self.names}
         self._began = {name: interface.counters(name) for name in self.names}
         self._backlog = interface.backlog()
+        self._seen: dict[str, dict[str, int]] = {}
         self._past: list[list[dict[str, int]]] = []  # of ports that were opened again
         self._counted: list[list[dict[str, int]]] = []
 
@@ -127,7 +129,8 @@ class Ports:
         self._counted = self._past + [port.counters() for port in self.ports]
         devices: dict[str, int] = {}
         for name in self.names:
-            for key, value in interface.counters(name).items():
+            self._seen[name] = interface.counters(name) or self._seen.get(name, {})
+            for key, value in self._seen[name].items():
                 devices[key] = devices.get(key, 0) + value - self._began[name].get(key, 0)
         backlog = {key: value - self._backlog[key] for key, value in interface.backlog().items()}
         received = sum(each["received"] for counted in self._counted for each in counted)
@@ -149,6 +152,20 @@ class Ports:
             "lost_unattributed": max(0, devices.get("rx_packets", 0) - seen),
         }
 
+    def look(self) -> None:
+        """Says in the log which interfaces went, came, or changed between up and down since the last look."""
+        for name in self.names:
+            state = "gone" if not interface.index_of(name) else "up" if interface.is_up(name) else "down"
+            before, self._states[name] = self._states.get(name, state), state
+            if state == before:
+                continue
+            if state == "up":
+                log.info("%s is up again", name)
+            elif state == "down":
+                log.warning("%s is down: nothing comes or goes through it: ip link set %s up", name, name)
+            else:
+                log.warning("%s is gone; waiting for an interface of that name", name)
+
     def reopen(self) -> list[int]:
         """Opens again what went and came back; the places of those ports. What cannot be opened yet is tried later."""
         changed = []
@@ -163,8 +180,15 @@ class Ports:
             except ShardmosError as error:
                 log.warning("%s", error)
                 continue
+            for name in names:  # its counters began anew
+                self._gone_counters(name)
             changed.append(place)
         return changed
+
+    def _gone_counters(self, name: str) -> None:
+        """What the interface had counted when it went is lost; from here on it adds to what was seen of it last."""
+        last = self._seen.get(name, {})
+        self._began[name] = {key: self._began[name].get(key, 0) - value for key, value in last.items()}
 
     def close(self) -> None:
         for port in self.ports:

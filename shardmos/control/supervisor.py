@@ -14,6 +14,7 @@ import os
 import secrets
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -81,6 +82,15 @@ class Slot:
         return {key: self.sent.get(key, 0) + self.sent_before.get(key, 0) for key in {**self.sent, **self.sent_before}}
 
 
+@dataclass(eq=False, slots=True)
+class Spare:
+    """A process that may become a worker; then `slot` says which."""
+
+    process: subprocess.Popen[bytes]
+    line: socket.socket
+    slot: Slot | None = None
+
+
 class Supervisor:
     """The workers of a coordinator. `on_ready` brings a new one to the desired state; `on_event` tells what is."""
 
@@ -106,6 +116,7 @@ class Supervisor:
         find_user(settings["security"]["user"])  # said here, and once
         self._dealer: subprocess.Popen[bytes] | None = None
         self._dealer_line: socket.socket | None = None
+        self._spare: Spare | None = None
         self.changed = asyncio.Event()
         self.malformed = 0
         self.failure = ""
@@ -170,10 +181,79 @@ class Supervisor:
                 **{f"{name}_fd": fd for name, fd in slot.fds.items()},
             },
         }
-        inherited = [*slot.fds.values(), *([slot.ring_fd] if slot.ring_fd is not None else [])]
-        inherited += self.ports.fds(slot.index) + self._handover.fds(slot.index)
-        slot.process = self._spawn(spec, theirs, inherited)
-        self._watch(slot.process, lambda process: self._died(slot, process))
+        inherited = self._inherited(slot)
+        process = self._take_spare(slot, spec, inherited) if slot.restarts else None
+        if process is None:
+            process = self._spawn(spec, theirs, inherited)
+            self._watch(process, lambda process: self._died(slot, process))
+        else:
+            theirs.close()
+        slot.process = process
+
+    # ---- a spare process: on a live port a worker that dies is replaced before the rings are full ----
+
+    def prepare_spare(self) -> None:
+        """Starts a process that has everything a worker of any slot inherits, and waits to be told which it is."""
+        if not self._settings.live or self._spare is not None or self._stopping:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        every = {fd for slot in self.slots for fd in self._inherited(slot)}
+        spec = {"role": "spare", "parent": os.getpid(), "liveness_fd": theirs.fileno(), "fds": sorted(every)}
+        process = self._spawn({**spec, "port": {"files": []}}, theirs, sorted(every))
+        spare = Spare(process, ours)
+        self._spare = spare
+        self._watch(process, lambda process: self._spare_died(spare, process))
+
+    @property
+    def has_spare(self) -> bool:
+        """A process waits to replace a worker."""
+        return self._spare is not None
+
+    def _take_spare(self, slot: Slot, spec: dict[str, Any], inherited: list[int]) -> subprocess.Popen[bytes] | None:
+        spare, self._spare = self._spare, None
+        if spare is None or spare.process.returncode is not None:
+            return None
+        order = pack({**spec, "liveness_fd": None, "fds": inherited})
+        try:
+            spare.line.sendall(struct.pack("=I", len(order)) + order)
+        except OSError:
+            spare.line.close()
+            return None
+        assert slot.liveness is not None
+        slot.liveness.close()
+        slot.liveness, spare.slot = spare.line, slot
+        return spare.process
+
+    def _spare_died(self, spare: Spare, process: subprocess.Popen[bytes]) -> None:
+        if spare.slot is not None:
+            self._died(spare.slot, process)
+        elif self._spare is spare:
+            spare.line.close()
+            self._spare = None
+
+    def drop_spare(self) -> None:
+        """What it inherited is no longer what workers use."""
+        if self._spare is not None:
+            self._spare.line.close()  # it ends at the end of its line
+            self._spare = None
+
+    def reopen_ports(self) -> None:
+        """Ports whose interface went and came back are opened again, and given to the workers."""
+        for place in self.ports.reopen():
+            self.drop_spare()
+            for slot in self.slots:
+                spec = self.ports.spec(slot.index)[place]
+                if slot.liveness is None:
+                    continue
+                with contextlib.suppress(OSError):
+                    socket.send_fds(slot.liveness, [pack({"place": place, "spec": spec})], spec["fds"])
+        self.prepare_spare()
+
+    def _inherited(self, slot: Slot) -> list[int]:
+        return [
+            *slot.fds.values(), *([slot.ring_fd] if slot.ring_fd is not None else []),
+            *self.ports.fds(slot.index), *self._handover.fds(slot.index),
+        ]  # fmt: skip
 
     @staticmethod
     def _port(replay: Any) -> dict[str, Any]:
@@ -268,7 +348,8 @@ class Supervisor:
         now = time.monotonic()
         recent = sum(now - death < RESTART_WINDOW for death in slot.deaths)
         slot.deaths.append(now)
-        await asyncio.sleep(min(_FIRST_DELAY * 2**recent, _LONGEST_DELAY))
+        if recent or not self._settings.live:
+            await asyncio.sleep(min(_FIRST_DELAY * 2**recent, _LONGEST_DELAY))
         if self._stopping:
             return
         slot.restarts += 1
@@ -322,6 +403,8 @@ class Supervisor:
             await self._on_ready(slot)
             assert slot.process is not None
             self._on_event("worker-started", worker=slot.index, pid=slot.process.pid, core=slot.core)
+            if all(each.alive for each in self.slots):
+                self.prepare_spare()
         except ShardmosError as error:
             if not self._stopping:
                 log.error("worker %d did not start: %s", slot.index, error)
@@ -398,6 +481,7 @@ class Supervisor:
                 os.close(fd)
         if self._dealer_line is not None:
             self._dealer_line.close()
+        self.drop_spare()
         self.ports.close()
         self._handover.close()
         self.control.close()

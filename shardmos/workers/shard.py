@@ -231,15 +231,13 @@ class Shard:
 
         `resumed`: another process used its rings before.
         """
-        native = ffi.new("smos_packet_port_t *")
-        native.fd[0], native.fd[1] = [*spec["fds"], -1][:2]
-        native.block_bytes, native.blocks, native.frame_bytes = spec["block_bytes"], spec["blocks"], spec["frame_bytes"]
-        native.mtu = spec["mtu"]
-        native.linktype, native.resumed, native.fail_open = spec["linktype"], int(resumed), int(spec["fail_open"])
-        for place, name in enumerate(spec["names"]):
-            ffi.memmove(native.name[place], name.encode()[:15], len(name.encode()[:15]))
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_add_packet_port(self._open(), native, error), error)
+        _check(lib.smos_shard_add_packet_port(self._open(), _packet_port(spec, resumed), error), error)
+
+    def replace_packet_port(self, place: int, spec: Mapping[str, Any]) -> None:
+        """The port that was added as number `place` goes on with other sockets. Between runs."""
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_replace_packet_port(self._open(), place, _packet_port(spec, False), error), error)
 
     def set_handover(self, spec: Mapping[str, Any]) -> None:
         """Rings from and to the other workers (a spec of shardmos.control.handover); after the ports were added."""
@@ -617,6 +615,17 @@ def _replay(
     options.rate, options.loop, options.as_recorded = rate, int(loop), int(as_recorded)
     options.reader = _choice(reader, _READERS, "reader")
     return _Texts([os.fsencode(path) for path in paths], "path"), options
+
+
+def _packet_port(spec: Mapping[str, Any], resumed: bool) -> CData:
+    native = ffi.new("smos_packet_port_t *")
+    native.fd[0], native.fd[1] = [*spec["fds"], -1][:2]
+    native.block_bytes, native.blocks, native.frame_bytes = spec["block_bytes"], spec["blocks"], spec["frame_bytes"]
+    native.mtu, native.linktype = spec["mtu"], spec["linktype"]
+    native.resumed, native.fail_open = int(resumed), int(spec["fail_open"])
+    for place, name in enumerate(spec["names"]):
+        ffi.memmove(native.name[place], name.encode()[:15], len(name.encode()[:15]))
+    return native
 
 
 def _native_config(config: ShardConfig) -> CData:

@@ -15,6 +15,8 @@ import os
 import queue
 import select
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -38,6 +40,7 @@ BEAT_SECONDS = 0.5
 REPORT_LIMIT = 100_000
 BATCH_HWM = 256
 RINGS_READY = b"rings"
+MAX_FDS = 64  # of one port
 FAILED_EXIT = 3  # it could not begin, and said why
 _CONNECT_SECONDS = 10.0
 _SWITCH_SECONDS = 0.0005  # how long a PREPARE thread may keep the GIL from the packet loop
@@ -54,6 +57,7 @@ class Worker:
         self._spec = spec
         self._index: int = spec["config"]["worker"]
         self._liveness: int = spec["liveness_fd"]
+        self._line = socket.socket(fileno=self._liveness)
         self._rest: list[int] = spec["rest_cores"]
         self._live = bool(spec["live"])
         self._sleeps = self._live and not spec["busy_poll"]
@@ -168,7 +172,7 @@ class Worker:
         # Rounded up: less than a millisecond would not be waited at all.
         ready = dict(poller.poll(math.ceil((BEAT_SECONDS if seconds is None else seconds) * 1000)))
         if self._liveness in ready:
-            raise Orphaned
+            self._take_ports()
         if self._wake in ready:
             os.eventfd_read(self._wake)
             self._take_prepared()
@@ -178,6 +182,24 @@ class Worker:
         if now - self._last_beat > BEAT_SECONDS:
             self._last_beat = now
             self._tell("beat", dict(self._sent))
+
+    def _take_ports(self) -> None:
+        """An interface went and came back: its port's new descriptors. The end of the line: the coordinator is gone."""
+        data, fds, _, _ = socket.recv_fds(self._line, 65536, MAX_FDS)
+        if not data:
+            raise Orphaned
+        assert self._shard is not None
+        message = unpack(data)
+        place, spec = message["place"], message["spec"]
+        spec["fds"] = fds
+        try:
+            replace_live(self._shard, place, spec)
+        except ShardmosError as error:
+            self._tell("port-failed", {"message": str(error)})
+            return
+        for fd in self._spec["live"][place]["fds"]:
+            os.close(fd)
+        self._spec["live"][place] = spec
 
     # ---- commands of the coordinator ----
 
@@ -352,6 +374,12 @@ def open_live(shard: Shard, spec: dict[str, Any], resumed: bool) -> None:
     openers[spec["driver"]](spec, resumed)
 
 
+def replace_live(shard: Shard, place: int, spec: dict[str, Any]) -> None:
+    """The same for a port that was opened again."""
+    replacers = {"af_packet": shard.replace_packet_port}
+    replacers[spec["driver"]](place, spec)
+
+
 class Dealing:
     """The process that reads what cannot be mapped, and deals it to the workers' rings."""
 
@@ -393,11 +421,28 @@ def read_spec(fd: int) -> dict[str, Any]:
     return spec
 
 
+def wait_for_orders(spare: dict[str, Any]) -> dict[str, Any]:
+    """A spare process learns which worker it is; it keeps of what it inherited what that worker needs."""
+    with socket.socket(fileno=os.dup(spare["liveness_fd"])) as line:
+        line.setblocking(True)
+        size = line.recv(4, socket.MSG_WAITALL)
+        if len(size) < 4:  # it is not needed any more
+            os._exit(0)
+        order = line.recv(struct.unpack("=I", size)[0], socket.MSG_WAITALL)
+    spec: dict[str, Any] = msgpack.unpackb(order)
+    for fd in set(spare["fds"]) - set(spec["fds"]):
+        os.close(fd)
+    spec["liveness_fd"] = spare["liveness_fd"]
+    return spec
+
+
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator is told too, and stops its workers
     spec = read_spec(int(sys.argv[1]))
     confine.die_with(spec["parent"])
     sys.setswitchinterval(_SWITCH_SECONDS)
+    if spec["role"] == "spare":
+        spec = wait_for_orders(spec)
     process: Worker | Dealing = Dealing(spec) if spec["role"] == "dealer" else Worker(spec)
     code = 1
     try:

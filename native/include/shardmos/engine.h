@@ -102,6 +102,8 @@ typedef struct smos_packet_port {
     char name[2][16];     /* of the interfaces, for messages */
 } smos_packet_port_t;
 int smos_shard_add_packet_port(smos_shard_t *, const smos_packet_port_t *, char *error);
+/* Between runs: in the place of the port that was added as number `place`, whose interface was replaced. */
+int smos_shard_replace_packet_port(smos_shard_t *, int place, const smos_packet_port_t *, char *error);
 /* After the ports were added: rings from and to every other worker, arrays of `workers` memfds of equal size (at least 1 MiB and a page; whoever
  * comes first lays them out), and an eventfd for each worker, nonblocking. What is at this worker's own place is not looked at. */
 int smos_shard_set_handover(smos_shard_t *, const int *from, const int *to, const int *bells, char *error);

@@ -116,12 +116,33 @@ smos__port_t *smos__multi_open(char *error)
 }
 
 
+static int wait_for(smos__port_t *multi, smos__port_t *port, char *error)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    if (port->fd < 0 || !epoll_ctl(multi->fd, EPOLL_CTL_ADD, port->fd, &event)) return 0;
+    return snprintf(error, SMOS__PORT_ERROR, "a port cannot be waited for: %s", strerror(errno)), -errno;
+}
+
+
+int smos__multi_replace(smos__port_t *multi, int place, smos__port_t *port, char *error)
+{
+    multi_t *m = (multi_t *)multi;
+    if (place < 0 || place >= m->count) return snprintf(error, SMOS__PORT_ERROR, "there is no port %d", place), -ENOENT;
+    int status = wait_for(multi, port, error);
+    if (status) return status;
+    port->stats = m->members[place]->stats;
+    m->members[place]->close(m->members[place]);
+    m->members[place] = port;
+    return 0;
+}
+
+
 int smos__multi_add(smos__port_t *multi, smos__port_t *port, char *error)
 {
     multi_t *m = (multi_t *)multi;
     if (m->count == SMOS__MULTI_PORTS) return snprintf(error, SMOS__PORT_ERROR, "more than %d ports", SMOS__MULTI_PORTS), -ENOSPC;
-    struct epoll_event event = {.events = EPOLLIN};
-    if (port->fd >= 0 && epoll_ctl(multi->fd, EPOLL_CTL_ADD, port->fd, &event) < 0) return snprintf(error, SMOS__PORT_ERROR, "a port cannot be waited for: %s", strerror(errno)), -errno;
+    int status = wait_for(multi, port, error);
+    if (status) return status;
     m->members[m->count++] = port;
     if (port->forward) {
         multi->forward = forward;

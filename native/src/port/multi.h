@@ -9,6 +9,8 @@
 smos__port_t *smos__multi_open(char *error); /* NULL: out of memory, or of descriptors */
 /* Owns the port from now on. 0; -ENOSPC and the like with one line in error, the port stays the caller's then. */
 int smos__multi_add(smos__port_t *multi, smos__port_t *port, char *error);
+/* Puts a port in the place of another, which is closed; its counts go on. As smos__multi_add. */
+int smos__multi_replace(smos__port_t *multi, int place, smos__port_t *port, char *error);
 bool smos__port_is_multi(const smos__port_t *);
 
 #endif

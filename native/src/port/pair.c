@@ -40,7 +40,6 @@ typedef struct pair {
     size_t ring_bytes;
     int turn;
     int64_t looked_ns;
-    uint64_t number;
     uint8_t *big;  /* SMOS__BURST places for super packets */
     int big_used;
     uint8_t *ours; /* copies for send */
@@ -125,7 +124,7 @@ static int deliver(pair_t *p, int which, uint32_t at, struct tpacket2_hdr *h, sm
         offload.hdr_len += tag;
     }
     *frame = (smos__frame_t){.data = data, .caplen = length + tag, .len = length + tag, .time_ns = (int64_t)h->tp_sec * 1000000000 + h->tp_nsec,
-                             .number = ++p->number, .linktype = 1, .flags = offload.flags || offload.gso_type ? SMOS__FRAME_NO_CHECKSUM : 0,
+                             .number = ++p->port.stats.packets, .linktype = 1, .flags = offload.flags || offload.gso_type ? SMOS__FRAME_NO_CHECKSUM : 0,
                              .end = (uint8_t)which, .offload = offload, .token = at};
     return 1;
 }
@@ -180,7 +179,6 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
     p->turn = !p->turn; /* neither end starves the other */
     int n = take(p, p->turn, burst, (max + 1) / 2);
     n += take(p, !p->turn, burst + n, max - n);
-    p->port.stats.packets = p->number;
     for (int i = 0; i < n; i++) p->port.stats.bytes += burst[i].len;
     if (n) return n;
     flush(port);

@@ -27,10 +27,39 @@ int smos__shard_add_port(smos_shard_t *s, smos__port_t *port, char *error)
 }
 
 
+int smos__shard_replace_port(smos_shard_t *s, int place, smos__port_t *port, char *error)
+{
+    if (s->port && smos__port_is_multi(s->port)) {
+        int status = smos__multi_replace(s->port, place, port, error);
+        if (status) port->close(port);
+        return status;
+    }
+    if (s->port) {
+        port->stats = s->port->stats;
+        s->port->close(s->port);
+    }
+    s->port = port;
+    return 0;
+}
+
+
+static smos__port_t *open_packet_port(const smos_packet_port_t *o, char *error)
+{
+    return o->fd[1] < 0 ? smos__blocks_open(o, error) : smos__pair_open(o, error);
+}
+
+
 int smos_shard_add_packet_port(smos_shard_t *s, const smos_packet_port_t *o, char *error)
 {
-    smos__port_t *port = o->fd[1] < 0 ? smos__blocks_open(o, error) : smos__pair_open(o, error);
+    smos__port_t *port = open_packet_port(o, error);
     return port ? smos__shard_add_port(s, port, error) : -EIO;
+}
+
+
+int smos_shard_replace_packet_port(smos_shard_t *s, int place, const smos_packet_port_t *o, char *error)
+{
+    smos__port_t *port = open_packet_port(o, error);
+    return port ? smos__shard_replace_port(s, place, port, error) : -EIO;
 }
 
 

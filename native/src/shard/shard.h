@@ -162,6 +162,8 @@ void smos__handover_close(smos_shard_t *);
 
 /* live.c: gives the shard one port more, which it owns from then on, also on failure. 0 or a negative errno with one line in error. */
 int smos__shard_add_port(smos_shard_t *, smos__port_t *, char *error);
+/* Puts a port in the place of the one that was added as number `place`, which is closed; its counts go on. As above. */
+int smos__shard_replace_port(smos_shard_t *, int place, smos__port_t *, char *error);
 
 /* icmp.c: what an ICMP error tells the flow that it quotes, if that is this shard's. */
 void smos__icmp_error(smos_shard_t *, const smos__frame_t *, const smos__layer_t *, const smos_tuple_t *quoted);

@@ -1,0 +1,161 @@
+"""What goes wrong around a live port: workers die, links go down, interfaces go and come back; and bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from coordinators import PROGRAM, Running, until, write_module
+from live import quick, settled, totals, transfer
+from netns import Wire, join
+
+
+@contextlib.contextmanager
+def bridging(*arguments: str) -> Iterator[tuple[Wire, Running]]:
+    with Wire() as wire, Running(*quick("--pair", "left", "right", *arguments), prefix=wire.box.command()) as running:
+        yield wire, running
+
+
+class Stream:
+    """Numbered datagrams from the client to the server, a millisecond apart."""
+
+    def __init__(self, wire: Wire, port: int = 5000) -> None:
+        self.receiver = wire.server.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.receiver.bind((wire.SERVER, port))
+        self.receiver.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE: read when all is sent
+        self.receiver.settimeout(1.5)
+        self.sender = wire.client.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sender.connect((wire.SERVER, port))
+        self.sent = 0
+
+    def send(self, count: int) -> None:
+        for _ in range(count):
+            self.sender.send(struct.pack("!I", self.sent))
+            self.sent += 1
+            time.sleep(0.001)
+
+    def received(self) -> list[int]:
+        got: list[int] = []
+        with contextlib.suppress(TimeoutError):
+            while len(got) < self.sent:
+                got.append(struct.unpack("!I", self.receiver.recv(100)[:4])[0])
+        return got
+
+
+def test_a_killed_worker_costs_no_packet(runtime_dir: Path) -> None:
+    with bridging() as (wire, running):
+        stream = Stream(wire)
+        until(lambda: running.status()["spare"])
+        for _ in range(3):
+            stream.send(150)
+            running.workers()[0].kill()
+            stream.send(150)
+        assert stream.received() == list(range(stream.sent))
+        assert sum(worker["restarts"] for worker in running.status()["workers"]) == 3
+        transfer(wire, 1 << 20, 8000)
+
+
+@pytest.mark.parametrize("fail", ["closed", "open"])
+def test_a_packet_that_kills_its_worker_is_let_go(runtime_dir: Path, tmp_path: Path, fail: str) -> None:
+    """The others of its burst, and all that come after it, go their way; itself only where the pair fails open."""
+    body = (
+        "@sm.on(sm.PKT_IN)\ndef look(self, flow):\n    if b'poison' in bytes(flow.packet.payload):\n        os.abort()"
+    )
+    with bridging("--set", f"port.fail={fail}") as (wire, running):
+        with running.client() as client:
+            client.push(write_module(tmp_path / "fragile.py", body, "import os"))
+        until(lambda: running.status()["spare"])
+        stream = Stream(wire)
+        stream.send(50)
+        stream.sender.send(b"poison")
+        stream.send(200)
+        got = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                got.append(stream.receiver.recv(100))
+        numbers = [struct.unpack("!I", each)[0] for each in got if each != b"poison"]
+        assert numbers == list(range(250))
+        assert got.count(b"poison") == (1 if fail == "open" else 0)
+        until(lambda: settled(running)["port_poison"] == 1)
+
+
+def test_a_link_that_goes_down_and_an_interface_that_goes_come_back(runtime_dir: Path) -> None:
+    with bridging("-w", "2") as (wire, running):
+        transfer(wire, 1 << 20, 8000)
+        wire.box.ip("link", "set", "right", "down")
+        stream = Stream(wire)
+        stream.send(20)
+        assert stream.received() == []
+        until(lambda: totals(running)["drop_transmit_refused"] + totals(running)["drop_transmit_full"] >= 20)
+        wire.box.ip("link", "set", "right", "up")
+        transfer(wire, 1 << 20, 8001)
+
+        pids = [worker.pid for worker in running.workers()]
+        wire.box.ip("link", "del", "right")
+        time.sleep(0.7)
+        join(wire.server, "eth0", wire.box, "right")
+        wire.server.ip("address", "add", f"{wire.SERVER}/24", "dev", "eth0")
+        wire.client.ip("neigh", "flush", "all")  # the new interface has another address
+        time.sleep(1.5)
+        transfer(wire, 1 << 20, 8002)
+        assert [worker.pid for worker in running.workers()] == pids
+        transfer(wire, 1 << 20, 8003, up=True)
+
+
+def up(wire: Wire, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = wire.box.command(*prefix, sys.executable, "-c", PROGRAM, "up", "--memory", "32MiB", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--pair", "left", "left"), "a pair needs two interfaces"),
+        (("--pair", "left", "nosuch0"), "no interface nosuch0; there are:"),
+        (("-i", "right", "-i", "nosuch0"), "no interface nosuch0; there are:"),
+        (("--pair", "left", "lo"), "lo is no Ethernet interface"),
+        (("-i", "left", "--set", "port.ring=1TiB"), "no memory for the receive rings"),
+        (("-i", "left", "--driver", "carrier_pigeon"), "choose one of"),
+    ],
+)
+def test_what_cannot_be_a_port_is_one_line(runtime_dir: Path, arguments: tuple[str, ...], text: str) -> None:
+    with Wire() as wire:
+        result = up(wire, *arguments)
+    errors = [line for line in result.stderr.splitlines() if " INFO " not in line]
+    assert result.returncode in (1, 2)
+    assert len(errors) == 1 and text in errors[0], result.stderr
+
+
+def test_without_permission_the_line_says_what_grants_it(runtime_dir: Path) -> None:
+    if shutil.which("setpriv") is None:
+        pytest.skip("the program setpriv is missing: apt-get install util-linux")
+    with Wire() as wire:
+        result = up(wire, "-i", "left", prefix=("setpriv", "--bounding-set", "-net_raw", "--"))
+    errors = [line for line in result.stderr.splitlines() if " INFO " not in line]
+    assert len(errors) == 1 and "setcap cap_net_raw,cap_net_admin+ep" in errors[0], result.stderr
+
+
+def test_unequal_mtus_and_a_second_bridge_are_refused(runtime_dir: Path) -> None:
+    with bridging() as (wire, _):
+        result = up(wire, "--pair", "left", "right", "--name", "second")
+        assert result.returncode == 1 and "another process's inline pair" in result.stderr
+    with Wire() as wire:
+        wire.box.ip("link", "set", "right", "mtu", "1400")
+        result = up(wire, "--pair", "left", "right")
+        assert result.returncode == 1 and "ip link set right mtu 1500" in result.stderr
+
+
+def test_a_port_that_is_down_at_the_start_works_when_it_comes_up(runtime_dir: Path) -> None:
+    with Wire() as wire:
+        wire.box.ip("link", "set", "left", "down")
+        with Running(*quick("--pair", "left", "right"), prefix=wire.box.command()):
+            wire.box.ip("link", "set", "left", "up")
+            transfer(wire, 1 << 20, 8000)
