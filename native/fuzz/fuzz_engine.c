@@ -94,6 +94,18 @@ static uint32_t write_capture(int fd, const uint8_t *data, size_t size)
             length = d[2] < size ? d[2] : (uint32_t)size;
             memcpy(frame, data, length);
             data += length, size -= length;
+        } else if (d[0] >> 5 == 6 && frames) { /* an ICMP error about the packet before it */
+            uint8_t quoted[28], *ip = frame + 14;
+            length = 70;
+            memcpy(quoted, ip, 28);
+            memset(ip, 0, 28);
+            ip[0] = 0x45, ip[3] = 56, ip[8] = 64, ip[9] = 1;
+            memcpy(ip + 12, "\x0a\x00\x00\xfe", 4);
+            memcpy(ip + 16, quoted + 12, 4);
+            ip[20] = d[2] & 15, ip[21] = d[3] & 7;
+            memcpy(ip + 28, quoted, 28);
+            be16(ip + 10, ~smos__checksum(ip, 20, 0) & 0xffff);
+            be16(ip + 22, ~smos__checksum(ip + 20, 36, 0) & 0xffff);
         } else {
             uint32_t payload = (uint32_t)(d[2] & 0x40 ? (d[2] & 0x3f) * 24 : d[2] & 0x3f);
             memset(frame, 0, 74);
@@ -117,7 +129,10 @@ static uint32_t write_capture(int fd, const uint8_t *data, size_t size)
             tcp[13] = d[3] & 0x3f;
             be16(tcp + 14, d[6] * 256u);
             be16(tcp + 18, d[7]);
-            if (options) {
+            if (options && d[7] & 0x80) { /* SACK, in a SYN permission for it */
+                memcpy(tcp + 20, d[3] & 2 ? "\x02\x04\x00\x64\x04\x02\x01\x01\x01\x01\x01\x01" : "\x01\x01\x05\x0a\x00\x00\x00\x00\x00\x00\x00\x00", 12);
+                if (!(d[3] & 2)) be32(tcp + 24, seq[pair][!from] + d[5]), be32(tcp + 28, seq[pair][!from] + d[5] + (d[7] & 0x7fu) * 16);
+            } else if (options) {
                 memcpy(tcp + 20, "\x01\x01\x08\x0a", 4);
                 be32(tcp + 24, d[7] * 1000u + time_us / 1000);
             }
