@@ -78,7 +78,9 @@ static void compare(const uint8_t *bytes, uint32_t caplen, uint32_t len, uint32_
         CHECK_EQ(x->tunnel_kind, y->tunnel_kind);
         CHECK_EQ(x->tunnel_id, y->tunnel_id);
         CHECK(x->vlan[0] == y->vlan[0] && x->vlan[1] == y->vlan[1]);
+        CHECK(x->mss == y->mss && x->wscale == y->wscale);
         if (x->flags & SMOS__HAS_TIMESTAMP) CHECK(x->tsval == y->tsval && x->tsecr == y->tsecr);
+        if (x->flags & SMOS__HAS_SACK) CHECK(x->sack == y->sack);
     }
     free(exact);
 }
@@ -126,6 +128,33 @@ static void test_every_change_is_decided_alike(void)
     CHECK(compared > 1000);
 }
 
+/* Options in every order, now and then with a byte that is wrong, in segments with SYN and without. */
+static void test_options_are_read_alike(void)
+{
+    static const char *const PIECES[] = {"\1\1", "\2\4\5\xb4", "\3\3\7", "\3\3\17", "\4\2", "\10\12\0\1\2\3\4\5\6\7", "\5\12abcdefgh", "\5\22abcdefghijklmnop", "\0", "\42\2", "\23\22abcdefghijklmnop", "\36\4ab"};
+    static const uint8_t LENGTHS[] = {2, 4, 3, 3, 2, 10, 10, 18, 1, 2, 18, 4};
+    uint8_t bytes[256];
+    uint32_t x = 7, before = (uint32_t)compared;
+    for (int round = 0; round < 40000; round++) {
+        uint8_t options[64] = {0};
+        uint32_t n = 0, pieces = (x = x * 1664525 + 1013904223) >> 30;
+        for (uint32_t k = 0; k <= pieces; k++) {
+            uint32_t which = ((x = x * 1664525 + 1013904223) >> 16) % 12;
+            if (n + LENGTHS[which] > 40) break;
+            memcpy(options + n, PIECES[which], LENGTHS[which]);
+            n += LENGTHS[which];
+        }
+        if (((x = x * 1664525 + 1013904223) >> 24) % 4 == 0 && n) options[(x >> 8) % n] ^= (uint8_t)(1u << (x >> 16) % 8);
+        uint32_t padded = (n + 3) & ~3u, length = build(bytes, padded, 0, 0);
+        memcpy(bytes + 54, options, padded);
+        bytes[46] = (uint8_t)((5 + padded / 4) << 4);
+        bytes[47] = x >> 5 & 1 ? SMOS__SYN : SMOS__ACK;
+        mend_checksums(bytes, length, 0);
+        compare(bytes, length, length, 0);
+    }
+    CHECK((uint32_t)compared - before > 8000);
+}
+
 static void test_a_wrong_checksum_is_left_to_the_long_way(void)
 {
     uint8_t bytes[256];
@@ -142,6 +171,7 @@ int main(void)
 {
     RUN(test_plain_frames_take_it);
     RUN(test_every_change_is_decided_alike);
+    RUN(test_options_are_read_alike);
     RUN(test_a_wrong_checksum_is_left_to_the_long_way);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* fast.c: the plain case in one piece: Ethernet, at most two VLAN tags, IPv4 without options or fragments, TCP with no option or
- * timestamps alone, all of it captured, nothing wrong. Everything else is decode.c's; tests/test_decode_fast.c holds the two to the same result. */
+/* fast.c: the plain case in one piece: Ethernet, at most two VLAN tags, IPv4 without options or fragments, TCP with the
+ * usual options, all of it captured, nothing wrong. Everything else is decode.c's; tests/test_decode_fast.c holds the two to the same result. */
 #include "wire/bytes.h"
 #include "wire/decode.h"
 #include "wire/sum.h"
@@ -14,6 +14,48 @@ static inline void mapped(uint8_t out[16], uint32_t address) /* as it lies in me
     memcpy(out, words, 16);
 }
 
+/* TCP's usual options as tcp_options.c reads them; *flags gets SMOS__HAS_*. False: something there is unusual or wrong. */
+static __attribute__((noinline)) bool options(const uint8_t *p, uint32_t n, bool syn, smos__layer_t *l, uint32_t *flags)
+{
+    uint32_t seen = 0;
+    for (uint32_t i = 0; i < n;) {
+        uint8_t kind = p[i];
+        if (kind == 0) return true;
+        if (kind == 1) {
+            i++;
+            continue;
+        }
+        if (i + 2 > n) return false;
+        uint32_t length = p[i + 1];
+        const uint8_t *v = p + i + 2;
+        if (kind > 8 || i + length > n || seen >> kind & 1) return false;
+        seen |= 1u << kind;
+        if (kind == 8 && length == 10) {
+            l->tsval = smos__be32(v);
+            l->tsecr = smos__be32(v + 4);
+            *flags |= SMOS__HAS_TIMESTAMP;
+        } else if (kind == 5 && length >= 10 && length % 8 == 2) {
+            l->sack = v;
+            l->sack_blocks = (uint8_t)(length / 8);
+            *flags |= SMOS__HAS_SACK;
+        } else if (!syn) {
+            return false;
+        } else if (kind == 2 && length == 4) {
+            l->mss = smos__be16(v);
+            *flags |= SMOS__HAS_MSS;
+        } else if (kind == 3 && length == 3 && v[0] <= 14) {
+            l->wscale = v[0];
+            *flags |= SMOS__HAS_WSCALE;
+        } else if (kind == 4 && length == 2) {
+            *flags |= SMOS__SACK_PERMITTED;
+        } else {
+            return false;
+        }
+        i += length;
+    }
+    return true;
+}
+
 /* What follows a link header of `link` bytes, of which and of 40 more the caller has made sure. Twice in the program, so that frames
  * without a tag pay nothing for tags. */
 static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *frame, uint32_t link, uint16_t outer, uint16_t inner, smos__decoded_t *out)
@@ -25,12 +67,14 @@ static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *
     if (tcp[12] & 0x0f) return false; /* reserved bits */
     uint32_t flags = SMOS__L4_WHOLE;
     smos__layer_t *l = &out->layer[0];
-    if (header == 32) {
-        if (smos__be32(tcp + 20) != TIMESTAMPS) return false;
+    l->mss = 0;
+    l->wscale = 0;
+    l->sack_blocks = 0;
+    if (header == 32 && smos__be32(tcp + 20) == TIMESTAMPS) {
         flags |= SMOS__HAS_TIMESTAMP;
         l->tsval = smos__be32(tcp + 24);
         l->tsecr = smos__be32(tcp + 28);
-    } else if (header != 20) {
+    } else if (header < 20 || (header > 20 && !options(tcp + 20, header - 20, tcp[13] & SMOS__SYN, l, &flags))) {
         return false;
     }
     uint32_t source, destination;
@@ -63,9 +107,6 @@ static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *
     l->tcp_flags = tcp[13];
     l->window = smos__be16(tcp + 14);
     l->urgent = smos__be16(tcp + 18);
-    l->mss = 0;
-    l->wscale = 0;
-    l->sack_blocks = 0;
     l->ttl = ip[8];
     l->tunnel_kind = 0;
     l->anomaly_count = 0;
