@@ -72,17 +72,13 @@ static inline bool smos__tuple_match(const smos_tuple_t *flow, const smos_tuple_
     __builtin_memcpy(f, flow, 40);
     __builtin_memcpy(p, k, 40);
     if (flow->tunnel != k->tunnel) return false;
-    /* ports lie in the first four bytes of the fifth word, source first: equal one way, or turned */
-    if (f[4] == p[4] && f[1] == p[1] && f[3] == p[3] && f[0] == p[0] && f[2] == p[2]) {
-        *direction = SMOS_CLIENT;
-        return true;
-    }
+    /* Ports lie in the first four bytes of the fifth word, source first: equal one way, or turned. Without a branch: which way could not be foretold. */
     uint64_t turned = (p[4] & 0xffffffff00000000u) | (uint32_t)((uint32_t)p[4] << 16 | (uint32_t)p[4] >> 16);
-    if (f[4] == turned && f[1] == p[3] && f[3] == p[1] && f[0] == p[2] && f[2] == p[0]) {
-        *direction = SMOS_SERVER;
-        return true;
-    }
-    return false;
+    uint64_t differs = (f[4] ^ p[4]) | (f[1] ^ p[1]) | (f[3] ^ p[3]) | (f[0] ^ p[0]) | (f[2] ^ p[2]);
+    uint64_t differs_turned = (f[4] ^ turned) | (f[1] ^ p[3]) | (f[3] ^ p[1]) | (f[0] ^ p[2]) | (f[2] ^ p[0]);
+    if (differs && differs_turned) return false;
+    *direction = differs ? SMOS_SERVER : SMOS_CLIENT;
+    return true;
 }
 
 /* The slot, or SMOS__NO_FLOW; `flows` are the hot records. */

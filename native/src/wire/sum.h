@@ -29,11 +29,20 @@ static inline __attribute__((always_inline)) uint64_t smos__sum64(const uint8_t 
                 : "r"(p), "m"(*(const uint8_t(*)[64])p)
                 : "cc");
 #endif
-    for (; n >= 8; n -= 8, p += 8) {
+    for (; n >= 16; n -= 16, p += 16) {
+        uint64_t v[2];
+        memcpy(v, p, 16);
+        sum += v[0];
+        sum += sum < v[0];
+        sum += v[1];
+        sum += sum < v[1];
+    }
+    if (n & 8) {
         uint64_t v;
         memcpy(&v, p, 8);
         sum += v;
         sum += sum < v;
+        p += 8;
     }
     uint64_t rest = 0; /* the last bytes, as they would lie in a word padded with zeros */
     if (n & 4) {
