@@ -52,6 +52,16 @@ static void compare(const uint8_t *bytes, uint32_t caplen, uint32_t len, uint32_
     memcpy(exact, bytes, caplen);
     smos__frame_t frame = {.data = exact, .caplen = caplen, .len = len, .linktype = 1, .flags = flags};
     smos__decoded_t a, b;
+    smos_tuple_t peeked;
+    if (smos__peek_tuple(&frame, &peeked)) {
+        smos__decode(&frame, NULL, &b);
+        CHECK_EQ(b.result, SMOS__WIRE_OK);
+        CHECK_EQ(b.layers, 1);
+        CHECK_EQ(b.anomaly_count, 0);
+        CHECK_EQ(b.fragments, 0);
+        CHECK(!(b.layer[0].flags & SMOS__ICMP_ERROR));
+        CHECK(!memcmp(&peeked, &b.layer[0].tuple, sizeof peeked));
+    }
     if (smos__decode_fast(&frame, &a)) {
         smos__decode(&frame, NULL, &b);
         const smos__layer_t *x = &a.layer[0], *y = &b.layer[0];

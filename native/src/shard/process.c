@@ -431,13 +431,13 @@ static void advance_time(smos_shard_t *s, int64_t time_ns)
 }
 
 
-/* The usual frame in the usual set-up, one layer, one worker, no filter: the same as process_frame, said shorter. */
+/* The usual frame in the usual set-up, one layer of our own, no filter: the same as process_frame, said shorter. */
 static inline bool process_plain(smos_shard_t *s, int i)
 {
     const smos__frame_t *frame = &s->frames[i];
     smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
     smos__layer_t *l = &d->layer[0];
-    if (d->layers != 1 || d->result != SMOS__WIRE_OK || d->anomaly_count || l->flags & SMOS__ICMP_ERROR || !s->plain || s->events.raw) return false;
+    if (d->layers != 1 || d->result != SMOS__WIRE_OK || d->anomaly_count || l->flags & SMOS__ICMP_ERROR || !s->mine[i] || !s->plain || s->events.raw) return false;
     if (frame->time_ns > s->now_ns) advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
@@ -534,9 +534,26 @@ static void settle(smos_shard_t *s, smos__frame_t *frame)
 /* Stages of the pipeline over a burst. Each runs PREFETCH packets behind the one before, so that what it needs has come from memory,
  * and few enough packets are under way that their lines stay in the first-level cache. */
 
+/* Several workers read the same capture: a plain frame of another one's is not worth decoding. What is left of it says that it was one, and whose. */
+static bool others(smos_shard_t *s, int i, smos__decoded_t *d)
+{
+    smos_tuple_t tuple;
+    if (!smos__peek_tuple(&s->frames[i], &tuple)) return false;
+    uint32_t hash = smos__owner_hash(&tuple, s->config.owner_seed);
+    s->mine[i] = smos__owner(hash, s->config.workers) == s->config.worker;
+    if (s->mine[i]) return false;
+    d->result = SMOS__WIRE_OK;
+    d->layers = d->anomaly_count = d->fragments = 0;
+    d->owner_hash = hash;
+    return true;
+}
+
+
 static void stage_decode(smos_shard_t *s, int i)
 {
     smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
+    s->mine[i] = s->config.workers == 1;
+    if (!s->mine[i] && !(s->frames[i].flags & SMOS__FRAME_CARRIES) && others(s, i, d)) return;
     if (s->config.checksums == 1) s->frames[i].flags |= SMOS__FRAME_NO_CHECKSUM;
     if (s->handover && s->frames[i].flags & SMOS__FRAME_CARRIES)
         smos__handover_decode(s, &s->frames[i], d);
@@ -568,9 +585,9 @@ static void stage_hint(smos_shard_t *s, int i)
     const size_t history = offsetof(smos__flow_cold_t, zeek);
     if (s->tcp.detail & SMOS_DETAIL_HISTORY)
         for (size_t at = history; at < history + 2 * LINE; at += LINE) __builtin_prefetch(c + at, 1);
-    /* Only what opens or closes a connection needs the rest of the cold record. */
-    if (s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST))
-        for (size_t at = 0; at < history; at += LINE) __builtin_prefetch(c + at, 1);
+    /* Only what opens or closes a connection needs the rest of the cold record; for the others, no branch but the same line again. */
+    const char *rest = s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST) ? c : f;
+    for (size_t at = 0; at < history; at += LINE) __builtin_prefetch(rest + at, 1);
 }
 
 
@@ -598,7 +615,7 @@ static inline void fetch(ahead_t *a)
 void smos__process_burst(smos_shard_t *s, int n)
 {
     ahead_t ahead = look_ahead(s->port, (size_t)n * 3);
-    s->plain = s->config.workers == 1 && !s->filter;
+    s->plain = !s->filter;
     s->inline_ = s->port && s->port->forward;
     for (int i = 0; i < n + 2 * PREFETCH; i++) {
         fetch(&ahead);

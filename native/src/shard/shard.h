@@ -72,9 +72,10 @@ struct smos_shard {
     smos__decoded_t decoded[SMOS__DECODED];
     uint32_t hashes[SMOS__BURST];
     uint32_t hints[SMOS__BURST]; /* where the flow probably is */
+    bool mine[SMOS__BURST];      /* known before it is decoded: the frame's only layer is this worker's */
 
     /* the packet under the hand */
-    bool plain; /* one worker, no filter */
+    bool plain; /* no filter */
     bool inline_; /* the port forwards: each frame is settled after its layers */
     smos__verdict_t verdict;
     const smos__frame_t *frame;

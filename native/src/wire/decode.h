@@ -14,6 +14,10 @@ void smos__decode(const smos__frame_t *frame, smos__defrag_t *defrag, smos__deco
 /* The same for the plainest frames alone, in one piece (fast.c): false if this is none of them, and *out is then undefined. */
 bool smos__decode_fast(const smos__frame_t *frame, smos__decoded_t *out);
 
+/* The addresses, ports, protocol and version of a plain IPv4 TCP frame, without looking at more: smos__decode would give result OK and one layer with
+ * them, and no anomaly but that layer's. False: decode it to know. */
+bool smos__peek_tuple(const smos__frame_t *frame, smos_tuple_t *out);
+
 /* 1 if smos__decode knows the LINKTYPE_ value. */
 int smos__linktype_supported(uint32_t linktype);
 
