@@ -553,7 +553,7 @@ static void stage_decode(smos_shard_t *s, int i)
 {
     smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
     s->mine[i] = s->config.workers == 1;
-    if (!s->mine[i] && !(s->frames[i].flags & SMOS__FRAME_CARRIES) && others(s, i, d)) return;
+    if (!s->mine[i] && !s->handover && others(s, i, d)) return;
     if (s->config.checksums == 1) s->frames[i].flags |= SMOS__FRAME_NO_CHECKSUM;
     if (s->handover && s->frames[i].flags & SMOS__FRAME_CARRIES)
         smos__handover_decode(s, &s->frames[i], d);
