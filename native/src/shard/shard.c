@@ -197,6 +197,7 @@ int smos_shard_open_ring(smos_shard_t *s, int fd, char *error)
     else
         snprintf(error, SMOS_ERROR_SIZE, "descriptor %d is no hand-over ring", fd);
     if (s->port) return 0;
+    smos__ring_free(ring);
     smos__region_unmap(&s->ring_region);
     return -EINVAL;
 }
