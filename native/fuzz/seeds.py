@@ -1,11 +1,12 @@
-"""Writes the seeds of fuzz_decode and fuzz_tcp_options below native/fuzz/seeds/: python3 native/fuzz/seeds.py
+"""Writes the seeds of the fuzzers below native/fuzz/seeds/: python3 native/fuzz/seeds.py
 
-Headers laid out by hand after the RFCs. Tunnels are told by port numbers and magic values, which a fuzzer guesses too
-seldom.
+Headers and files laid out by hand after the RFCs and formats. Tunnels are told by port numbers and magic values, which
+a fuzzer guesses too seldom.
 """
 
 from __future__ import annotations
 
+import gzip
 import struct
 from pathlib import Path
 
@@ -145,16 +146,124 @@ def frames() -> dict[str, tuple[int, list[bytes]]]:
     return seeds | {"fragments": (1, fragments()), "fragments_6": (1, fragments6())}
 
 
+def captures() -> dict[str, bytes]:
+    """Small files in each format that is read."""
+
+    def pcap(order: str, magic: int, linktype: int = 1) -> bytes:
+        head = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, linktype)
+        frame = ethernet(0x0800, TCP4)
+        full = struct.pack(f"{order}IIII", 1000, 500, len(frame), len(frame)) + frame
+        cut = struct.pack(f"{order}IIII", 1001, 600, 60, len(frame)) + frame[:60]
+        return head + full + cut + full
+
+    def block(kind: int, body: bytes) -> bytes:
+        body += bytes(-len(body) % 4)
+        return struct.pack("<II", kind, len(body) + 12) + body + struct.pack("<I", len(body) + 12)
+
+    frame = ethernet(0x0800, TCP4)
+    section = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    interface = block(1, struct.pack("<HHI", 1, 0, 65535) + struct.pack("<HHB3x", 9, 1, 9) + bytes(4))
+    loopback = block(1, struct.pack("<HHI", 0, 0, 100))
+    packet = block(6, struct.pack("<IIIII", 0, 5, 6, len(frame), len(frame)) + frame)
+    second = block(6, struct.pack("<IIIII", 1, 5, 7, 44, 44) + raw("02000000") + TCP4)
+    simple = block(3, struct.pack("<I", len(frame)) + frame)
+    old = block(2, struct.pack("<HHIIII", 0, 0, 5, 8, len(frame), len(frame)) + frame)
+    names = block(4, struct.pack("<HH4s5s3x", 1, 9, A4, b"host\0") + bytes(4))
+    ng = section + interface + loopback + packet + second + simple + old + names
+    little = pcap("<", 0xA1B2C3D4)
+    # One block as it is (RFC 8878 3.1.1): a single segment, its size in four bytes.
+    size = struct.pack("<I", len(little))
+    zstd = raw("28b52ffd a0") + size + struct.pack("<I", len(little) << 3 | 1)[:3] + little
+    return {
+        "little": little,
+        "big_nanoseconds": pcap(">", 0xA1B23C4D),
+        "modified": pcap("<", 0xA1B2CD34),
+        "cooked": pcap("<", 0xA1B2C3D4, 113),
+        "ng": ng,
+        "ng_two_sections": ng + section + interface + packet,
+        "gzip": gzip.compress(little, mtime=0),
+        "gzip_ng": gzip.compress(ng, mtime=0),
+        "zstd": zstd,
+        "cut": little[:-7],
+    }
+
+
+def conversations() -> dict[str, bytes]:
+    """As fuzz_engine.c reads them: eight bytes of configuration, then eight for each packet."""
+    syn, ack, fin, rst, urg = 2, 16, 1, 4, 32
+
+    def packet(
+        server: int, flags: int, payload: int = 0, *, seq: int = 0, ahead: int = 0, how: int = 0, pair: int = 0
+    ) -> bytes:
+        return struct.pack("BBBBbbBB", pair | server << 2, 1, payload, flags, seq, ahead, 32, how)
+
+    begin = packet(0, syn) + packet(1, syn | ack, ahead=0) + packet(0, ack)
+    talk = packet(0, ack, 40) + packet(1, ack, 0x41) + packet(1, ack, 30)
+    end = packet(0, fin | ack) + packet(1, fin | ack) + packet(0, ack)
+    holes = (
+        packet(0, ack, 20, seq=40) + packet(0, ack, 20, seq=10) + packet(0, ack, 20, seq=20, how=9) + packet(0, ack, 20)
+    )
+    listening = {"quiet": 0, "listening": 3}
+    lives = {
+        "whole": begin + talk + end,
+        "holes": begin + holes + packet(1, ack, ahead=60) + talk + end,
+        "reset": begin + talk + packet(1, rst | ack) + packet(0, ack, 9),
+        "urgent": begin + packet(0, ack | urg, 5, how=3) + end,
+        "midstream": talk + holes + end,
+        "again": begin + end + begin + talk,
+        "timestamps": begin.replace(bytes([syn]), bytes([syn | 0x40]))
+        + packet(0, ack | 0x40, 20, how=9)
+        + packet(0, ack | 0x40, 20),
+        "many": b"".join(packet(0, syn, pair=pair) + packet(1, syn | ack, pair=pair) for pair in range(4)) + talk,
+        "fragments": b"".join(struct.pack("BBBBbbBB", 0x10 | 8, 1, 24, 0, 0, 0, at, 5) for at in (0x20, 0x23, 0x06)),
+    }
+    return {
+        f"{name}_{who}": bytes([0, number % 15, 7, 0, 1, 2, listens, number * 11]) + life
+        for number, (name, life) in enumerate(lives.items())
+        for who, listens in listening.items()
+    }
+
+
+def segments() -> dict[str, bytes]:
+    """As fuzz_assembler.c reads them: policy, pool, limits, base; then start, length and value of each segment."""
+    rows = [(10, 20, 2), (40, 20, 4), (15, 30, 6), (0, 5, 8), (0, 200, 3), (100, 0, 255)]
+    body = b"".join(struct.pack("<HHB", *row) for row in rows)
+    limits = {"wide": bytes([15, 255, 255, 0]), "narrow": bytes([0, 1, 3, 1])}
+    return {
+        f"{name}_{policy}": bytes([policy]) + limit + body for policy in range(15) for name, limit in limits.items()
+    }
+
+
+def datagrams() -> dict[str, bytes]:
+    """As fuzz_defrag.c reads them: policy, form; then packets as they are, or fragments described in four bytes."""
+    described = b"".join(bytes(row) for row in [(2, 0, 3, 0), (10, 2, 3, 0), (2, 1, 2, 0), (0, 5, 9, 0)])
+    found = {}
+    for policy in range(7):
+        found[f"described_{policy}"] = bytes([policy, 3]) + described
+        for name, frames in (("4", fragments()), ("6", fragments6())):
+            packets = [frame[14:] for frame in frames]
+            body = b"".join(struct.pack("<HBB", len(each), 0, 0) + each for each in packets)
+            found[f"raw{name}_{policy}"] = bytes([policy, 0]) + body
+    return found
+
+
 def main() -> None:
     root = Path(__file__).parent / "seeds"
-    for fuzzer in ("fuzz_decode", "fuzz_tcp_options"):
-        (root / fuzzer).mkdir(parents=True, exist_ok=True)
+    files: dict[str, dict[str, bytes]] = {
+        "fuzz_capture": captures(),
+        "fuzz_engine": conversations(),
+        "fuzz_assembler": segments(),
+        "fuzz_defrag": datagrams(),
+        "fuzz_tcp_options": {name: b"\x02" + options for name, options in OPTIONS.items()},
+        "fuzz_decode": {},
+    }
     for name, (linktype, wanted) in frames().items():
         head = LINK_TYPES.index(linktype)
-        data = b"".join(struct.pack("!BBH", head, 0, len(frame)) + frame for frame in wanted)
-        (root / "fuzz_decode" / name).write_bytes(data)
-    for name, options in OPTIONS.items():
-        (root / "fuzz_tcp_options" / name).write_bytes(b"\x02" + options)
+        files["fuzz_decode"][name] = b"".join(struct.pack("!BBH", head, 0, len(each)) + each for each in wanted)
+    for fuzzer, seeds in files.items():
+        (root / fuzzer).mkdir(parents=True, exist_ok=True)
+        for name, data in seeds.items():
+            (root / fuzzer / name).write_bytes(data)
 
 
 if __name__ == "__main__":
