@@ -6,7 +6,8 @@
 #endif
 
 
-#define FIRST_BUCKETS 1024 /* at least 2 * SMOS__MAX_PROBES: what a split moves never lands where it is still looking */
+#define LEAST_BUCKETS 1024  /* at least 2 * SMOS__MAX_PROBES: what a split moves never lands where it is still looking */
+#define FIRST_BUCKETS 32768 /* 2 MiB, one large page */
 #define FULL 2             /* entries per bucket at which the table grows: one that was not split yet holds twice as many as one that was */
 
 
@@ -14,7 +15,7 @@
  * refused before the arena is full. */
 static uint32_t most_buckets(uint32_t capacity)
 {
-    uint32_t n = FIRST_BUCKETS;
+    uint32_t n = LEAST_BUCKETS;
     while (n < capacity / 4 && n < 1u << 30) n *= 2;
     return n;
 }
@@ -30,8 +31,8 @@ void smos__table_init(smos__table_t *t, void *memory, uint32_t capacity)
 {
     t->buckets = memory;
     t->max = most_buckets(capacity);
-    t->count = FIRST_BUCKETS;
-    t->mask = 2 * FIRST_BUCKETS - 1;
+    t->count = t->max < FIRST_BUCKETS ? t->max : FIRST_BUCKETS;
+    t->mask = 2 * t->count - 1;
     t->entries = 0;
 }
 

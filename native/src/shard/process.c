@@ -207,19 +207,28 @@ static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 }
 
 
+static inline smos__tcp_t under_hand(smos_shard_t *s, uint32_t i)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    return (smos__tcp_t){f, &s->arena.cold[i], s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns};
+}
+
+
 /* SENDER and RECEIVER steps of one TCP segment. */
 static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from, bool fresh)
 {
     smos__flow_t *f = &s->arena.hot[i];
     smos__flow_cold_t *c = &s->arena.cold[i];
-    smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns};
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
         smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
         smos__zeek_segment(&c->zeek, c->history, &z);
     }
     const uint16_t plain = SMOS__FLOW_STREAMS | SMOS__FLOW_TWO_SIDED | SMOS__FLOW_SETUP | SMOS__FLOW_STARTED_RECEIVER | SMOS__FLOW_EXISTING;
     if ((f->flags & ~plain) == 0 && smos__tcp_fast(f, l, from)) {
-        if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(&t, l, from);
+        if (s->tcp.detail & SMOS_DETAIL_RTT) {
+            smos__tcp_t t = under_hand(s, i);
+            smos__tcp_rtt(&t, l, from);
+        }
         smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
         if (s->events.dropped) return;
         if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth && !(f->end[from].flags & SMOS__EP_STOPPED)) { /* smos__stream_segment, said shorter */
@@ -228,11 +237,13 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
             f->end[from].rcv_nxt += l->payload_len;
             if (f->flags & SMOS__FLOW_STREAM_OF(from)) sink_data(s, !from, l->payload, l->payload_len, offset);
         } else if (l->payload_len) {
+            smos__tcp_t t = under_hand(s, i);
             smos__stream_segment(&t, from, l->seq, l->payload, l->payload_captured, l->payload_len);
         }
         smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
         return;
     }
+    smos__tcp_t t = under_hand(s, i);
     uint32_t facts = smos__tcp_sender(&t, l, from);
     if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
     smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
@@ -594,7 +605,7 @@ static void stage_hint(smos_shard_t *s, int i)
 /* The bytes of the next burst, fetched a few lines at a time between the stages: memory works while the processor does. */
 typedef struct ahead {
     const uint8_t *at;
-    uint32_t lines; /* a step */
+    uint32_t pairs; /* of lines, a step */
 } ahead_t;
 
 static ahead_t look_ahead(const smos__port_t *port, size_t steps)
@@ -602,13 +613,18 @@ static ahead_t look_ahead(const smos__port_t *port, size_t steps)
     ahead_t a = {0};
     if (!port || !port->ahead || *port->ahead >= port->ahead_end) return a;
     a.at = *port->ahead;
-    a.lines = (uint32_t)(((size_t)(port->ahead_end - a.at) + steps * LINE / 2) / (steps * LINE));
+    a.pairs = (uint32_t)(((size_t)(port->ahead_end - a.at) + steps * LINE) / (steps * LINE * 2));
     return a;
 }
 
 static inline void fetch(ahead_t *a)
 {
-    for (uint32_t k = a->lines; k; k--, a->at += LINE) __builtin_prefetch(a->at, 0, 2);
+    const uint8_t *at = a->at;
+    for (uint32_t k = a->pairs; k; k--, at += 2 * LINE) {
+        __builtin_prefetch(at, 0, 2);
+        __builtin_prefetch(at + LINE, 0, 2);
+    }
+    a->at = at;
 }
 
 

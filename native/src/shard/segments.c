@@ -19,8 +19,13 @@ int smos__region_map(smos__region_t *r, int fd, size_t bytes)
     r->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
     if (r->memory == MAP_FAILED) return r->memory = NULL, -errno;
     r->bytes = bytes;
-    if (bytes >= (8u << 20)) madvise(r->memory, bytes, MADV_HUGEPAGE); /* fewer page faults and TLB misses, where the host offers it */
     return 0;
+}
+
+
+void smos__region_huge(smos__region_t *r)
+{
+    if (r->bytes >= (8u << 20)) madvise(r->memory, r->bytes, MADV_HUGEPAGE);
 }
 
 

@@ -14,6 +14,7 @@
 
 #define SWEEP_PER_BURST 64
 #define BURSTS_PER_PUBLISH 256
+#define BURSTS_PER_CLOCK 4 /* full ones between two looks at the clock */
 #define FINISH_PER_CALL 1024
 #define FINISH_AHEAD 4 /* slots fetched before they are looked at */
 
@@ -48,6 +49,7 @@ static int open_table(smos_shard_t *s)
 {
     int status = smos__region_map(&s->table_region, -1, smos__table_bytes((uint32_t)s->config.max_flows));
     if (status) return status;
+    smos__region_huge(&s->table_region);
     smos__table_init(&s->table, s->table_region.memory, (uint32_t)s->config.max_flows);
     const uint64_t *given = s->config.hash_key;
     if (given[0] | given[1] | given[2] | given[3]) {
@@ -113,6 +115,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
     set_timeouts(s);
     int status = smos__region_map(&s->state_region, config->state_fd, smos__arena_bytes((uint32_t)config->max_flows, config->buffer_bytes));
     if (!status) {
+        smos__region_huge(&s->state_region);
         smos__arena_init(&s->arena, s->state_region.memory, (uint32_t)config->max_flows, config->buffer_bytes);
         status = open_table(s);
         if (!status) status = open_queue(s);
@@ -302,7 +305,7 @@ uint32_t smos_shard_run(smos_shard_t *s, int64_t max_ns)
     for (;;) {
         uint32_t bits = wanting(s, false);
         if (bits) return back(s, bits);
-        if (atomic_exchange(&s->interrupted, 0)) return back(s, SMOS_RUN_INTERRUPTED);
+        if (atomic_load_explicit(&s->interrupted, memory_order_relaxed) && atomic_exchange(&s->interrupted, 0)) return back(s, SMOS_RUN_INTERRUPTED);
         if (s->draining) {
             if (!finish_some(s, SMOS_END_CAPTURE, 0)) continue;
             s->draining = false;
@@ -333,7 +336,7 @@ uint32_t smos_shard_run(smos_shard_t *s, int64_t max_ns)
         }
         smos__process_burst(s, n);
         end_of_burst(s);
-        if (clock_ns() >= deadline) return back(s, SMOS_RUN_TIME);
+        if ((n < SMOS__BURST || s->counters[SMOS__C_bursts] % BURSTS_PER_CLOCK == 0) && clock_ns() >= deadline) return back(s, SMOS_RUN_TIME);
     }
 }
 

@@ -176,6 +176,7 @@ uint64_t smos__shard_bytes(const smos_config_t *); /* all that a shard of this c
 static inline size_t smos__region_bytes(size_t bytes) { return (bytes + 4095) & ~(size_t)4095; }
 size_t smos__stats_bytes(void);
 int smos__region_map(smos__region_t *, int fd, size_t bytes);
+void smos__region_huge(smos__region_t *); /* of large pages, where the host offers them: fewer faults and TLB misses, for what is used all over */
 void smos__region_unmap(smos__region_t *);
 int smos__segments_open(smos_shard_t *);
 void smos__stats_publish(smos_shard_t *);

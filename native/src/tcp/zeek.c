@@ -226,10 +226,28 @@ void smos__zeek_init(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], bool flipp
         history[0] = '^';
 }
 
+/* What is left of smos__zeek_segment for data and acknowledgements between two established ends. */
+static void established(smos__zeek_end_t *end, smos__zeek_end_t *peer, char *history, const smos__zeek_segment_t *s)
+{
+    uint8_t bit = s->payload_len ? SAW_DATA : SAW_ACK;
+    if (!(end->seen & bit)) once(end, history, s->from, bit, s->payload_len ? 'd' : 'a');
+    int32_t ahead = distance(peer, s->ack, peer->acked);
+    if (ahead > 0 && !(s->ack == 0 && ahead > FAR_JUMP)) peer->acked = (peer->acked + (uint32_t)ahead) & POSITION;
+    ahead = distance(end, s->seq + s->payload_len, end->last);
+    if (ahead > 0)
+        end->last = (end->last + (uint32_t)ahead) & POSITION;
+    else if (s->payload_len)
+        count16(&end->rexmits, history, s->from, 't');
+}
+
 void smos__zeek_segment(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], const smos__zeek_segment_t *s)
 {
     smos__zeek_end_t *end = &z->end[s->from], *peer = &z->end[!s->from];
     int control = s->flags & (SMOS__SYN | SMOS__FIN | SMOS__RST);
+    if (!control && s->flags & SMOS__ACK && s->window && end->state == SMOS__ZEEK_ESTABLISHED && peer->state == SMOS__ZEEK_ESTABLISHED && !peer->hole) {
+        established(end, peer, history, s);
+        return;
+    }
     uint32_t length = s->flags & SMOS__RST ? 0 : s->payload_len; /* data in a RST is a message, not stream */
     length += !!(s->flags & SMOS__SYN);
     length += !!(s->flags & SMOS__FIN);
