@@ -164,12 +164,14 @@ def _in_pool(
 ) -> RunResult:
     from shardmos.workers.pool import Pool
 
+    tried = [each for each in modules if not (isinstance(each, CModule) and each.program)]
     pool = Pool(
         paths,
         workers,
         config,
         filter=filter,
         setup=lambda shard: Session(shard, modules),
+        check=lambda shard: Session(shard, tried),
         records=False,
         on_events=on_events,
     )

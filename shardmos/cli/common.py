@@ -32,6 +32,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A setting of the engine, as in timeout_udp=30; repeat."),
 ]
+Mos = Annotated[
+    bool, typer.Option("--mos", help="FILE... are sources of a mOS program; what follows -- is for its main().")
+]
+Includes = Annotated[
+    list[str] | None, typer.Option("-I", metavar="DIR", help="With --mos: a folder of its headers; repeat.")
+]
 
 Overlap = Annotated[
     list[str] | None,

@@ -91,8 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
 def call(arguments: list[str]) -> int:
     """Runs one command; its exit code."""
     command: Any = typer.main.get_command(app)
+    arguments, program = split_program(arguments)
     try:
-        with command.make_context("shardmos", arguments) as context:
+        with command.make_context("shardmos", arguments, obj=program) as context:
             command.invoke(context)
     except typer.Exit as end:
         return int(end.exit_code)
@@ -115,6 +116,14 @@ def call(arguments: list[str]) -> int:
     except MemoryError:
         return _fail("out of memory; give a smaller --memory", 1)
     return 0
+
+
+def split_program(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """With --mos, what follows "--" are the mOS program's arguments; commands find them as the context's `obj`."""
+    if "--" not in arguments or "--mos" not in arguments[: arguments.index("--")]:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
 
 
 def _fail(message: str, code: int) -> int:

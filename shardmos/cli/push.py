@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from shardmos.cli.common import Includes, Mos
 from shardmos.errors import UsageError
 
 Name = Annotated[str, typer.Option("--name", metavar="COORDINATOR", help="Which coordinator.")]
@@ -17,8 +18,14 @@ Module = Annotated[str, typer.Argument(metavar="NAME", help="The module.", show_
 
 
 def push(
-    module: Annotated[
-        str, typer.Argument(metavar="FILE", help="A .py, .c or .so file, or a built-in's name.", show_default=False)
+    context: typer.Context,
+    modules: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            help="A .py, .c or .so file, or a built-in's name; with --mos the sources of a program.",
+            show_default=False,
+        ),
     ],
     as_name: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Another name for a Python module.", show_default=False)
@@ -26,6 +33,8 @@ def push(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter; repeat.", show_default=False)
     ] = None,
+    mos: Mos = False,
+    includes: Includes = None,
     name: Name = "default",
     as_json: Json = False,
 ) -> None:
@@ -36,15 +45,29 @@ def push(
         if not equals or not key:
             raise UsageError(f"--set {setting!r}: give KEY=VALUE")
         params[key] = value
+    if len(modules) > 1 and not mos:
+        raise UsageError("one module at a time; several files are the sources of one with --mos")
     from shardmos.client import PUSH_TIMEOUT, Client, RemoteError, push_arguments
 
     with Client(name) as client:
+        arguments = _mos_program(modules, includes, context.obj) if mos else push_arguments(modules[0], as_name, params)
         try:
-            result = client.call("push", push_arguments(module, as_name, params), PUSH_TIMEOUT)
+            result = client.call("push", arguments, PUSH_TIMEOUT)
         except RemoteError as error:
             _show_details(error.details)
             raise
     _show(result, as_json, "pushed")
+
+
+def _mos_program(files: list[str], includes: list[str] | None, arguments: list[str]) -> dict[str, Any]:
+    """The arguments of a push of a mOS program, which is compiled here: its sources are where its author works."""
+    from shardmos.mos import load_mos, program_name, split_files
+
+    sources, others = split_files(files)
+    if others:
+        raise UsageError(f"{others[0]}: --mos takes C sources")
+    program = load_mos(sources, includes or (), arguments)
+    return {"file": program_name(sources[0]) + ".so", "content": program.code, "params": program.params}
 
 
 def ls(name: Name = "default", as_json: Json = False) -> None:

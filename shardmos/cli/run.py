@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -13,8 +14,10 @@ from shardmos.cli.common import (
     Checksums,
     Files,
     Filter,
+    Includes,
     Key,
     Memory,
+    Mos,
     Read,
     Settings,
     Workers,
@@ -27,6 +30,7 @@ from shardmos.workers.load import load
 
 
 def run(
+    context: typer.Context,
     files: Files = None,
     read: Read = None,
     modules: Annotated[
@@ -35,6 +39,8 @@ def run(
             "-m", "--module", metavar="MODULE[:key=value]...", help="A .py file, a .c file or a built-in name; repeat."
         ),
     ] = None,
+    mos: Mos = False,
+    includes: Includes = None,
     workers: Workers = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
     events: Annotated[
@@ -47,9 +53,20 @@ def run(
     settings: Settings = None,
 ) -> None:
     """Run middleboxes over captures, then show what they and the engine counted."""
+    program = None
+    if mos:
+        from shardmos.mos import split_files
+
+        program, files = split_files(files or [])
     paths = sources(read, files)
     options = configuration(key, checksums, memory, settings)
     loaded = [load(spec) for spec in modules or ()]
+    names = [spec.split(":")[0] for spec in modules or ()]
+    if program:
+        from shardmos.mos import load_mos, program_name
+
+        loaded.append(load_mos(program, includes or (), context.obj))
+        names.append(program_name(program[0]))
     begin = time.monotonic()
     result = execute(
         paths, loaded, workers=workers, filter=filter, on_event=_print_event if events else None, **options
@@ -58,7 +75,9 @@ def run(
     if as_json:
         print(json.dumps(_report(result, seconds), default=_text))
     else:
-        _show(result, seconds, [spec.split(":")[0] for spec in modules or ()])
+        # Standard output is the program's own.
+        with contextlib.redirect_stdout(sys.stderr if program else sys.stdout):
+            _show(result, seconds, names)
     sys.stdout.flush()
     warn(result)
     hint_checksums(result.counters, checksums)

@@ -70,14 +70,9 @@ def _compile(compiler: str, source: bytes, name: str, scratch: Path) -> bytes:
         shutil.copyfile(header, include / header.name)
     user = _lower_user(scratch)
     shown = name.replace("\\", "_").replace('"', "_").replace("\n", "_")
-    # A shell sets the limits before the compiler starts, and its children inherit them.
-    limits = f'ulimit -t {SECONDS}; ulimit -f {_FILE_BLOCKS}; ulimit -v {_MEMORY_KIB}; exec "$@"'
-    command = [
-        "/bin/sh", "-c", limits, "sh", compiler, *_FLAGS, "-I", str(scratch / "include"),
-        "-x", "c", "-", "-o", str(output),
-    ]  # fmt: skip
+    command = [compiler, *_FLAGS, "-I", str(scratch / "include"), "-x", "c", "-", "-o", str(output)]
     child = subprocess.Popen(
-        command,
+        limited(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -99,6 +94,12 @@ def _compile(compiler: str, source: bytes, name: str, scratch: Path) -> bytes:
         details = text[:_MAX_OUTPUT].decode("utf-8", "replace").strip()
         raise CompileError(f"module {name} does not compile: {_first_error(details, child.returncode)}", details)
     return output.read_bytes()
+
+
+def limited(command: list[str]) -> list[str]:
+    """The command within limits: a shell sets them before the compiler starts, and its children inherit them."""
+    limits = f'ulimit -t {SECONDS}; ulimit -f {_FILE_BLOCKS}; ulimit -v {_MEMORY_KIB}; exec "$@"'
+    return ["/bin/sh", "-c", limits, "sh", *command]
 
 
 def _lower_user(scratch: Path) -> int | None:

@@ -33,6 +33,8 @@ class CModule:
     path: str
     code: bytes
     params: dict[str, str] = field(default_factory=dict)
+    program: bool = False
+    """Its init() runs a whole program, which is not tried beforehand."""
 
     @property
     def version(self) -> str:

@@ -68,8 +68,8 @@ class Pool:
     """Worker processes over one source. Close it, whatever happens; `batches` runs it to its end.
 
     `annotators` makes, in each worker, the middleboxes whose `take(handle)` goes with each record. `setup(shard)` puts
-    modules into a worker's shard and returns what has `result()` and `release()`. After the end `counters` is the sum
-    over workers and `results` has each worker's result.
+    modules into a worker's shard and returns what has `result()` and `release()`; `check` (by default the same) tries
+    that once beforehand. After the end `counters` is the sum over workers and `results` has each worker's result.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Pool:
         filter: str | None = None,
         annotators: Callable[[], list[Any]] = list,
         setup: Callable[[Any], Any] | None = None,
+        check: Callable[[Any], Any] | None = None,
         records: bool = True,
         on_events: Callable[[bytes], None] | None = None,
     ) -> None:
@@ -95,6 +96,7 @@ class Pool:
         self._filter = filter
         self._annotators = annotators
         self._setup = setup
+        self._try = check or setup
         self._records = records
         self._on_events = on_events
         self._check()
@@ -129,8 +131,8 @@ class Pool:
         try:
             if self._filter:
                 shard.set_filter(self._filter)
-            if self._setup is not None:
-                self._setup(shard).release()
+            if self._try is not None:
+                self._try(shard).release()
             if is_mappable(self._paths):
                 shard.open_captures(self._paths)
         finally:
@@ -267,6 +269,9 @@ class Pool:
             packed = msgpack.packb([shard.stats().counters, result])
         except (TypeError, ValueError, OverflowError) as error:
             raise ShardmosError(f"a summary cannot be sent from its worker: {error}") from None
+        if session is not None:
+            session.release()
+            shard.close()  # modules in C have something to say at their end
         send(_RESULT, packed)
 
 

@@ -1,0 +1,172 @@
+/* The module: its manifest, contexts, timers, burst ends. SMOS_MOS_NAME is its name, given by whoever compiles it. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "layer.h"
+
+#define MAX_ARGS 256
+
+static bool have_context;
+static char *words;               /* what argv points into */
+static char *arguments[MAX_ARGS + 2];
+
+
+void mos__warn(const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    fprintf(stderr, "%s: warning: %s\n", SMOS_MOS_NAME, text);
+}
+
+
+/* ---- contexts ---- */
+
+mctx_t mtcp_create_context(int cpu)
+{
+    if (cpu != 0 || have_context) return errno = EINVAL, NULL;
+    have_context = true;
+    return &mos__context;
+}
+
+
+static intptr_t close_all(const intptr_t *a)
+{
+    (void)a;
+    mos__close_all();
+    return 0;
+}
+
+
+int mtcp_destroy_context(mctx_t mctx)
+{
+    if (!mctx) return FAIL(EINVAL);
+    if (!have_context) return 0; /* a second time, as mOS's programs do in their signal handler and behind the join */
+    have_context = false;
+    THERE(close_all, 0);
+    mos__release_joined();
+    return 0;
+}
+
+
+int mtcp_destroy(void) { return 0; }
+
+
+int mtcp_core_affinitize(int cpu) { return cpu == 0 ? 0 : FAIL(EINVAL); }
+
+
+/* ---- time ---- */
+
+typedef struct alarm_clock {
+    int id;
+    callback_t call;
+    struct alarm_clock *next; /* free */
+} alarm_clock_t;
+
+static alarm_clock_t *free_clocks;
+
+
+static void ring(const smos_call_t *call)
+{
+    alarm_clock_t *c = call->arg;
+    callback_t to_call = c->call;
+    c->next = free_clocks;
+    free_clocks = c;
+    to_call(&mos__context, c->id, 0, 0, NULL);
+}
+
+static void on_timer(void *self, const smos_call_t *call) { (void)self; mos__guard(ring, call); }
+
+
+static intptr_t set_timer(const intptr_t *a)
+{
+    alarm_clock_t *c = free_clocks;
+    if (c) free_clocks = c->next;
+    else c = malloc(sizeof *c);
+    if (!c) return FAIL(ENOMEM);
+    *c = (alarm_clock_t){.id = (int)a[0], .call = (callback_t)a[2]};
+    int status = ENGINE(set_timer, 0, (int64_t)a[1], 0, on_timer, c, NULL);
+    if (!status) return 0;
+    c->next = free_clocks;
+    free_clocks = c;
+    return FAIL(-status);
+}
+
+
+int mtcp_settimer(mctx_t mctx, int id, struct timeval *timeout, callback_t cb)
+{
+    if (!mctx || !timeout || !cb || timeout->tv_sec < 0 || timeout->tv_usec < 0 || timeout->tv_sec > INT32_MAX) return FAIL(EINVAL);
+    return (int)THERE(set_timer, -1, id, (intptr_t)timeout->tv_sec * 1000000000 + (intptr_t)timeout->tv_usec * 1000, (intptr_t)cb);
+}
+
+
+uint32_t mtcp_cb_get_ts(mctx_t mctx) { return mctx ? (uint32_t)(ENGINE(now_ns) / 1000) : 0; }
+
+
+/* ---- the module ---- */
+
+/* Words as a shell cuts them: blanks between, '...', "..." and backslashes. */
+static int cut(const char *text)
+{
+    char quote = 0, *to = words = malloc(strlen(text) + 1);
+    int n = 1;
+    bool inside = false;
+    if (!to) return -ENOMEM;
+    arguments[0] = (char *)SMOS_MOS_NAME;
+    for (const char *c = text; *c; c++) {
+        bool blank = !quote && (*c == ' ' || *c == '\t' || *c == '\n');
+        if (!inside && !blank) {
+            if (n > MAX_ARGS) return -E2BIG;
+            arguments[n++] = to;
+            inside = true;
+        }
+        if (blank) {
+            if (inside) *to++ = '\0';
+            inside = false;
+        } else if (quote && *c == quote) {
+            quote = 0;
+        } else if (!quote && (*c == '\'' || *c == '"')) {
+            quote = *c;
+        } else if (*c == '\\' && quote != '\'' && c[1]) {
+            *to++ = *++c;
+        } else {
+            *to++ = *c;
+        }
+    }
+    *to = '\0';
+    return n;
+}
+
+
+static int begin(smos_engine_t *engine, const smos_api_t *api, void **self, char *error, size_t size)
+{
+    mos__engine = engine;
+    mos__api = api;
+    *self = &mos__context;
+    mos__here++;
+    int n = cut(ENGINE(param, NULL, "args"));
+    ENGINE(at_burst_end, mos__on_burst_end, NULL);
+    mos__here--;
+    if (n < 0) return snprintf(error, size, "the program's arguments: %s", strerror(-n)), n;
+    mos__conf_read(NULL);
+    return mos__start(n, arguments, error, size);
+}
+
+
+static void finish(void *self)
+{
+    (void)self;
+    mos__finish();
+    fflush(NULL);
+    mos__flows_free();
+    free(words);
+}
+
+
+static const smos_param_t PARAMS[] = {{"args", "str", "", "what main() gets, as on a command line"}, {0}};
+
+SMOS_MODULE = {SMOS_MODULE_HEADER, .name = SMOS_MOS_NAME, .filter = "ip and ip[0] = 0", .params = PARAMS, .init = begin, .fini = finish};
