@@ -366,11 +366,16 @@ typedef struct smos_api {
     /* Overwrites bytes in place. */
     int (*overwrite)(smos_engine_t *, int from, uint32_t offset, const void *data, uint32_t length);
     /* Puts bytes into the payload, or takes some out. In TCP the sequence and acknowledgement numbers, SACK blocks included, of both directions are
-     * mended for the rest of the flow's life, retransmissions of edited bytes too. At the SENDER hook only. */
+     * mended for the rest of the flow's life. At the SENDER hook only. Bytes that come again go out as they did the first time: an edit of
+     * them has no effect (nor has overwrite() in the payload of TCP), and returns 0. */
     int (*insert)(smos_engine_t *, uint32_t offset, const void *data, uint32_t length);
     int (*remove)(smos_engine_t *, uint32_t offset, uint32_t length);
     /* Sends a packet of our own. 0; -ENOTSUP where the port cannot send (captures without --write: counted, not sent). */
     int (*inject)(smos_engine_t *, smos_flow_t flow, const smos_injection_t *what);
+    /* Which worker's flows this tuple belongs to, from 0: who translates addresses takes ports whose answers come to itself. -EINVAL. */
+    int (*owner)(smos_engine_t *, const smos_tuple_t *);
+    /* This worker's number; how many there are in *workers (may be NULL). */
+    int (*worker)(smos_engine_t *, uint32_t *workers);
 } smos_api_t;
 
 typedef struct smos_param {

@@ -44,6 +44,7 @@ static int api_reset(smos_engine_t *engine, smos_flow_t flow)
     smos_shard_t *s = shard_of(engine);
     uint32_t i = smos__flow_find(&s->arena, flow);
     if (i == SMOS__NO_FLOW || s->arena.hot[i].flags & SMOS__FLOW_ENDED) return -ESTALE;
+    if (!(s->arena.hot[i].flags & SMOS__FLOW_RESET)) smos__send_resets(s, i);
     s->arena.hot[i].flags |= SMOS__FLOW_RESET;
     if (i != s->flow) { /* no packet of its own ends it: the linger does */
         s->arena.hot[i].class_ = SMOS__CLASS_RESET;
@@ -152,6 +153,8 @@ const smos_api_t *smos_shard_api(void)
         .buffered = smos__api_buffered, .buffer_info = smos__api_buffer_info, .stop_socket = smos__api_stop_socket,
         .set_context = smos__api_set_context, .get_context = smos__api_get_context, .state = smos__api_state,
         .set_timer = smos__api_set_timer, .cancel_timer = smos__api_cancel_timer, .at_burst_end = smos__api_at_burst_end,
+        .overwrite = smos__api_overwrite, .insert = smos__api_insert, .remove = smos__api_remove, .inject = smos__api_inject,
+        .owner = smos__api_owner, .worker = smos__api_worker,
     };
     return &API;
 }

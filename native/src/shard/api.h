@@ -50,6 +50,14 @@ int64_t smos__api_peek_at(smos_engine_t *, smos_sock_t, smos_flow_t, int side, v
 int smos__api_buffered(smos_engine_t *, smos_sock_t, smos_flow_t, int side, smos_range_t *, int max);
 int smos__api_buffer_info(smos_engine_t *, smos_sock_t, smos_flow_t, int side, smos_buffer_info_t *);
 
+/* api_edits.c */
+int smos__api_overwrite(smos_engine_t *, int from, uint32_t offset, const void *data, uint32_t length);
+int smos__api_insert(smos_engine_t *, uint32_t offset, const void *data, uint32_t length);
+int smos__api_remove(smos_engine_t *, uint32_t offset, uint32_t length);
+int smos__api_inject(smos_engine_t *, smos_flow_t, const smos_injection_t *);
+int smos__api_owner(smos_engine_t *, const smos_tuple_t *);
+int smos__api_worker(smos_engine_t *, uint32_t *workers);
+
 /* api_timers.c */
 int smos__api_set_timer(smos_engine_t *, smos_flow_t, int64_t delay_ns, int64_t period_ns, smos_handler_t, void *arg, uint64_t *timer);
 int smos__api_cancel_timer(smos_engine_t *, uint64_t timer);

@@ -15,6 +15,7 @@ static void release_slot(smos_shard_t *s, uint32_t i)
     smos__flow_cold_t *c = &s->arena.cold[i];
     smos__events_detach(&s->events, i);
     smos__history_forget(&s->history, &s->arena, i);
+    if (s->edits.link || s->edits.flow || s->edits.aliases.count) smos__edits_forget(s, i);
     for (int side = 0; side < 2; side++) smos__assembler_clear(&c->end[side].assembler, s->arena.pool);
     if (s->arena.hot[i].flags & SMOS__FLOW_QUEUED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
     if (!s->bulk) smos__table_remove(&s->table, c->hash, i);

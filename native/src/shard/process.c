@@ -18,6 +18,13 @@ _Static_assert(SMOS__DECODED >= 2 * PREFETCH + 1, "a packet's layers are kept un
 static void fill_packet(smos_shard_t *s);
 
 
+void smos__show_packet(smos_shard_t *s)
+{
+    fill_packet(s);
+    s->call.packet = &s->packet;
+}
+
+
 static inline void raise(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
 {
     smos_call_t *call = &s->call;
@@ -219,6 +226,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
 {
     smos__flow_t *f = &s->arena.hot[i];
     smos__flow_cold_t *c = &s->arena.cold[i];
+    s->sent_before = f->end[from].packets > 1 ? f->end[from].snd_nxt : l->seq;
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
         smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
         smos__zeek_segment(&c->zeek, c->history, &z);
@@ -299,6 +307,19 @@ static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const
 }
 
 
+/* The packet is on its way out: of a flow that is edited, or with addresses that were. */
+static void leave_edited(smos_shard_t *s, uint32_t i, smos__layer_t *l, int from, uint32_t came)
+{
+    if (s->edits.active) smos__edit_translated(s, i, l, from);
+    if (l->tuple.proto != TCP || !(s->arena.hot[i].flags & SMOS__FLOW_EDITED)) return;
+    smos__edit_exit(s, i, l, from);
+    if (!came || l->payload_len || l->tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST)) return;
+    /* All that it carried was taken out: nobody else will acknowledge that. */
+    smos_injection_t ack = {.to = (uint8_t)from, .tcp_flags = SMOS__ACK};
+    if (s->can_send) smos__inject(s, i, &ack);
+}
+
+
 /* One layer through its flow; not `readable`: its transport header is cut or lies, it is only counted. Returns the counter under which its frame goes if it is the innermost. */
 static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t hash, uint32_t hint, bool readable)
 {
@@ -309,6 +330,7 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
     /* The hint is from before the burst: good only if that flow is still there and the right one. */
     if (i == SMOS__NO_FLOW || s->arena.hot[i].class_ == SMOS__CLASS_FREE || !smos__tuple_match(&s->arena.hot[i].tuple, &l->tuple, &from))
         i = smos__table_find(&s->table, s->arena.hot, hash, &l->tuple, &from);
+    if (i == SMOS__NO_FLOW && s->edits.aliases.count) i = smos__alias_find(&s->edits.aliases, &l->tuple, hash, &from);
     if (i != SMOS__NO_FLOW) {
         smos__flow_t *f = &s->arena.hot[i];
         if (smos__flow_expired(s, f, s->now_ns)) {
@@ -344,6 +366,8 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
     s->from = from;
     s->packet_filled = false;
     e->packets++;
+    if (__builtin_expect(s->can_send, 0) && e->packets == 1) smos__edit_note_link(s, i, frame, l, from);
+    const uint32_t came = l->payload_len;
     e->payload_bytes += l->payload_len;
     e->wire_bytes += frame->len;
     f->last_ns = s->now_ns; /* not the frame's own time, which may lie in the past */
@@ -362,11 +386,14 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
             if (!s->events.dropped) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
             f->flags |= SMOS__FLOW_STARTED_RECEIVER;
         }
+    } else if (tcp && f->flags & SMOS__FLOW_EDITED && !smos__edit_entry(s, i, l, from)) {
+        s->events.dropped = true; /* what its receiver should get cannot be told */
     } else if (tcp) {
         process_tcp(s, i, l, from, fresh);
     } else {
         process_datagram(s, i, from, fresh);
     }
+    if (__builtin_expect(s->edits.active || f->flags & SMOS__FLOW_EDITED, 0) && !s->events.dropped) leave_edited(s, i, l, from, came);
     if (s->events.dropped) {
         SMOS__COUNT(s, drop_verdict);
         s->verdict = SMOS__DROP;
@@ -449,6 +476,7 @@ static inline bool process_plain(smos_shard_t *s, int i)
     smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
     smos__layer_t *l = &d->layer[0];
     if (d->layers != 1 || d->result != SMOS__WIRE_OK || d->anomaly_count || l->flags & SMOS__ICMP_ERROR || !s->mine[i] || !s->plain || s->events.raw) return false;
+    s->nested = false;
     if (frame->time_ns > s->now_ns) advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
@@ -486,6 +514,7 @@ static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
     smos__counter_t disposition = disposition_of(d->result);
     bool filtered = false;
     uint8_t layers = d->layers;
+    s->nested = layers > 1;
     const smos__layer_t *inner = layers ? &d->layer[layers - 1] : NULL;
     bool mine = s->config.workers == 1 || (s->handover ? smos__handover_route(s, frame, d)
                                            : inner ? owns(s, &inner->tuple) : smos__owner(d->owner_hash, s->config.workers) == s->config.worker);
@@ -535,6 +564,11 @@ static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
 /* What was said about the frame is done. Packets = what the port forwarded + what was dropped, each under its name. */
 static void settle(smos_shard_t *s, smos__frame_t *frame)
 {
+    if (s->verdict == SMOS__PASS && s->edits.active && s->port->send) {
+        smos__edit_send(s, s->port->ends == 2 ? !frame->end : frame->end, frame);
+        s->port->drop(s->port, frame);
+        return;
+    }
     if (s->verdict == SMOS__PASS)
         s->port->forward(s->port, frame);
     else
@@ -633,6 +667,7 @@ void smos__process_burst(smos_shard_t *s, int n)
     ahead_t ahead = look_ahead(s->port, (size_t)n * 3);
     s->plain = !s->filter;
     s->inline_ = s->port && s->port->forward;
+    s->can_send = s->port && s->port->send;
     for (int i = 0; i < n + 2 * PREFETCH; i++) {
         fetch(&ahead);
         if (i < n) stage_decode(s, i);
@@ -642,6 +677,7 @@ void smos__process_burst(smos_shard_t *s, int n)
         if (i >= 2 * PREFETCH) {
             int k = i - 2 * PREFETCH;
             s->verdict = SMOS__PASS;
+            s->edits.active = false;
             if (!process_plain(s, k)) process_frame(s, &s->frames[k], &s->decoded[k % SMOS__DECODED], s->hashes[k], s->hints[k]);
             if (s->inline_) settle(s, &s->frames[k]);
         }

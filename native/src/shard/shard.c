@@ -161,6 +161,7 @@ void smos_shard_destroy(smos_shard_t *s)
     smos__events_free(&s->events);
     smos__outbox_free(&s->outbox);
     smos__timers_free(&s->timers);
+    if (s->arena.header) smos__edits_free(s);
     smos__history_free(&s->history);
     free(s->records);
     free(s->records_taken);

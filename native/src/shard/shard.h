@@ -13,6 +13,7 @@
 #include "flow/queue.h"
 #include "port/filter.h"
 #include "port/port.h"
+#include "shard/edits.h"
 #include "shardmos/engine.h"
 #include "socket/history.h"
 #include "socket/timers.h"
@@ -51,6 +52,7 @@ struct smos_shard {
     smos__events_t events;
     smos__timers_t timers;
     smos__history_t history;
+    smos__edits_t edits;
     smos__outbox_t outbox;
     smos__tcp_config_t tcp;
     int64_t timeout[SMOS__CLASSES]; /* 0: never */
@@ -82,6 +84,9 @@ struct smos_shard {
     const smos__layer_t *layer;
     int from;
     bool packet_filled;
+    bool can_send;      /* the port sends packets of our own */
+    uint32_t sent_before; /* the sender's highest number before this packet (TCP) */
+    bool nested;        /* it lies in a tunnel, or has one in it */
     smos_call_t call;     /* the event under way: no handler's call raises another */
     smos_packet_t packet; /* as handlers see it, filled when the first one is called */
     uint32_t flow;      /* its flow, SMOS__NO_FLOW outside */
@@ -111,6 +116,8 @@ struct smos_shard {
 
 /* process.c */
 void smos__process_burst(smos_shard_t *, int frames);
+/* What handlers see of the packet under the hand, brought up to date. */
+void smos__show_packet(smos_shard_t *);
 void smos__anomaly_raise(smos_shard_t *, uint32_t flow, uint32_t anomaly);
 extern const smos__tcp_sink_t smos__shard_sink;
 
