@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from shardmos.flows import flows as flows
     from shardmos.middlebox import MONITOR_RAW as MONITOR_RAW
     from shardmos.middlebox import MONITOR_STREAM as MONITOR_STREAM
+    from shardmos.middlebox import Anomaly as Anomaly
     from shardmos.middlebox import Gap as Gap
     from shardmos.middlebox import Middlebox as Middlebox
     from shardmos.middlebox import State as State
@@ -77,7 +78,7 @@ _HOMES = {
     ),
     "flow": ("Flow",),
     "flows": ("flows",),
-    "middlebox": ("MONITOR_RAW", "MONITOR_STREAM", "Gap", "Middlebox", "State", "on", "param"),
+    "middlebox": ("MONITOR_RAW", "MONITOR_STREAM", "Anomaly", "Gap", "Middlebox", "State", "on", "param"),
     "run": ("run",),
     "sockets": ("BufferInfo", "Peek", "Socket"),
     "user_events": ("UserEvent", "event", "outcome"),

@@ -53,6 +53,20 @@ class Gap(NamedTuple):
     length: int
 
 
+class Anomaly(str):
+    """The name of an anomaly. Of overlapping data that differs, both copies too, from the first byte that does on."""
+
+    __slots__ = ("before", "now", "offset")
+    offset: int | None
+    before: bytes
+    now: bytes
+
+    def __new__(cls, name: str, offset: int | None = None, before: bytes = b"", now: bytes = b"") -> Anomaly:
+        made = super().__new__(cls, name)
+        made.offset, made.before, made.now = offset, before, now
+        return made
+
+
 class State:
     """What a middlebox keeps for one flow, in `flow.state`: any attribute; one that was never set reads as 0.
 

@@ -74,6 +74,23 @@ def test_the_receivers_network_decides(capture: Path, options: list[str], expect
     assert _streams(capture, *options) == expected
 
 
+def test_different_data_is_told_with_both_copies(capture: Path) -> None:
+    seen = []
+
+    class Watch(sm.Middlebox):
+        @sm.on(sm.ANOMALY)
+        def anomaly(self, flow: Any, anomaly: Any) -> None:
+            seen.append((str(anomaly), anomaly.offset, anomaly.before, anomaly.now))
+
+        @sm.on(sm.NEW_DATA)
+        def data(self, flow: Any, data: Any) -> None:
+            """Where nobody wants the bytes, none are compared."""
+
+    sm.run(str(capture), Watch())
+    copies = ("reassembly_overlap_different_data", 4, b"old!", b"new!")
+    assert [entry for entry in seen if entry[0] == copies[0]] == [copies, copies]
+
+
 def test_fragments_by_the_destinations_network(tmp_path: Path) -> None:
     head = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     packets = []

@@ -16,7 +16,7 @@ import msgpack
 
 from shardmos.errors import ModuleError, ShardmosError
 from shardmos.events import Event, TcpState, anomaly_name, limit_text
-from shardmos.middlebox import Gap, Middlebox, State, wants_of
+from shardmos.middlebox import Anomaly, Gap, Middlebox, State, wants_of
 from shardmos.user_events import UserEvent
 from shardmos.workers.binding import ffi, lib
 from shardmos.workers.calls import Calls
@@ -168,7 +168,7 @@ class Host:
         return {
             Event.TCP_STATE_CHANGE: lambda: TcpState(current().detail),
             Event.GAP: lambda: Gap(current().offset, current().length),
-            Event.ANOMALY: lambda: anomaly_name(current().detail),
+            Event.ANOMALY: lambda: _anomaly(current()),
             Event.ERROR: lambda: limit_text(current().detail),
             Event.CONN_END: lambda: None,
         }
@@ -284,6 +284,15 @@ def prepare(shard: Shard, middlebox: Middlebox, version: str = "1") -> tuple[Hos
         host.release()
         raise
     return host, box
+
+
+def _anomaly(call: Any) -> Anomaly:
+    name = anomaly_name(call.detail)
+    if call.data == ffi.NULL:
+        return Anomaly(name)
+    length = call.length
+    copies = bytes(ffi.buffer(call.data, 2 * length))
+    return Anomaly(name, int(call.offset), copies[:length], copies[length:])
 
 
 def _no_dispatch(call: Any) -> None:

@@ -201,9 +201,9 @@ typedef struct smos_call {
     void *state;      /* this module's state_size bytes for the flow, zeroed when the flow began; NULL if size is 0 */
     const smos_tuple_t *tuple;     /* client is src, server is dst */
     const smos_packet_t *packet;   /* NULL where no packet caused the event (CONN_END of an idle flow) */
-    const uint8_t *data;           /* NEW_DATA: the bytes; else NULL */
-    uint64_t offset;               /* NEW_DATA, GAP: of the first byte in the stream, 0 being the byte after the SYN */
-    uint64_t length;               /* NEW_DATA, GAP: bytes */
+    const uint8_t *data;           /* NEW_DATA: the bytes. ANOMALY of overlapping data that differs: `length` bytes that waited, and behind them `length` of the packet. Else NULL */
+    uint64_t offset;               /* NEW_DATA, GAP, that ANOMALY: of the first byte in the stream, 0 being the byte after the SYN */
+    uint64_t length;               /* NEW_DATA, GAP: bytes; that ANOMALY: from the first that differs on, at most 256; else 0 */
     int64_t time_ns;
     uint32_t detail; /* state, anomaly, end reason or error, by event */
     uint8_t event;

@@ -7,6 +7,7 @@
 
 #define HEAD 5
 #define MAX_TOPIC 255
+#define MAX_COPY 64 /* of the bytes that differ */
 #define MAX_LINE 4096 /* bytes of a log line; the rest is cut */
 
 
@@ -84,9 +85,9 @@ static void pack_address(smos__packer_t *p, const char *key, const uint8_t addre
 }
 
 
-int smos__outbox_anomaly(smos__outbox_t *o, int64_t time_ns, const char *anomaly, smos_flow_t flow, const smos_tuple_t *t)
+int smos__outbox_anomaly(smos__outbox_t *o, int64_t time_ns, const char *anomaly, smos_flow_t flow, const smos_tuple_t *t, const smos__conflict_t *conflict)
 {
-    uint32_t mark = begin(o, t ? 7 : 1, "anomaly", time_ns);
+    uint32_t mark = begin(o, (t ? 7 : 1) + (conflict ? 3 : 0), "anomaly", time_ns);
     smos__packer_t *p = &o->packer;
     smos__pack_str(p, "anomaly");
     smos__pack_str(p, anomaly);
@@ -101,6 +102,15 @@ int smos__outbox_anomaly(smos__outbox_t *o, int64_t time_ns, const char *anomaly
         pack_address(p, "server", t->dst, t->version);
         smos__pack_str(p, "server_port");
         smos__pack_uint(p, t->dport);
+    }
+    if (conflict) {
+        uint32_t length = conflict->length < MAX_COPY ? conflict->length : MAX_COPY;
+        smos__pack_str(p, "offset");
+        smos__pack_uint(p, conflict->offset);
+        smos__pack_str(p, "before");
+        smos__pack_bin(p, conflict->copies, length);
+        smos__pack_str(p, "now");
+        smos__pack_bin(p, conflict->copies + conflict->length, length);
     }
     return end(o, mark);
 }

@@ -4,6 +4,7 @@
 
 #include "event/msgpack.h"
 #include "shardmos/shardmos.h"
+#include "tcp/tcp.h"
 
 typedef struct smos__outbox {
     smos__packer_t packer; /* first five bytes: the array's head, written when it is taken */
@@ -19,7 +20,7 @@ uint32_t smos__outbox_take(smos__outbox_t *, const uint8_t **data); /* bytes, 0 
 static inline bool smos__outbox_wants_emptying(const smos__outbox_t *o) { return o->packer.used > o->packer.size / 2; }
 
 /* 0, or -ENOBUFS (counted): the queue is full. */
-int smos__outbox_anomaly(smos__outbox_t *, int64_t time_ns, const char *anomaly, smos_flow_t flow, const smos_tuple_t *);
+int smos__outbox_anomaly(smos__outbox_t *, int64_t time_ns, const char *anomaly, smos_flow_t flow, const smos_tuple_t *, const smos__conflict_t *); /* conflict may be NULL */
 int smos__outbox_module(smos__outbox_t *, int64_t time_ns, const char *module, const char *topic, smos_flow_t flow, const void *data, uint32_t length);
 int smos__outbox_log(smos__outbox_t *, int64_t time_ns, const char *module, int level, const char *text);
 

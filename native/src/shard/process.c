@@ -56,7 +56,7 @@ void smos__raise_bytes_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, con
 }
 
 
-void smos__anomaly_raise(smos_shard_t *s, uint32_t flow, uint32_t anomaly)
+static void raise_anomaly(smos_shard_t *s, uint32_t flow, uint32_t anomaly, const smos__conflict_t *conflict)
 {
     if (!(s->tcp.detail & SMOS_DETAIL_ANOMALIES)) return;
     s->counters[SMOS__C_FIXED + anomaly]++;
@@ -72,11 +72,18 @@ void smos__anomaly_raise(smos_shard_t *s, uint32_t flow, uint32_t anomaly)
         if (s->anomaly_budget) {
             s->anomaly_budget--;
             c->published++;
-            smos__outbox_anomaly(&s->outbox, s->now_ns, smos__anomaly_name(anomaly), smos__flow_handle(&s->arena, flow), &s->arena.hot[flow].tuple);
+            smos__outbox_anomaly(&s->outbox, s->now_ns, smos__anomaly_name(anomaly), smos__flow_handle(&s->arena, flow), &s->arena.hot[flow].tuple, conflict);
         }
     }
-    smos__raise_detail(s, flow, SMOS_ANOMALY, s->events.in_packet ? s->from : SMOS_CLIENT, SMOS_NO_HOOK, anomaly);
+    int side = s->events.in_packet ? s->from : SMOS_CLIENT;
+    if (conflict)
+        smos__raise_bytes(s, flow, SMOS_ANOMALY, side, SMOS_NO_HOOK, conflict->copies, conflict->length, conflict->offset, anomaly);
+    else
+        smos__raise_detail(s, flow, SMOS_ANOMALY, side, SMOS_NO_HOOK, anomaly);
 }
+
+
+void smos__anomaly_raise(smos_shard_t *s, uint32_t flow, uint32_t anomaly) { raise_anomaly(s, flow, anomaly, NULL); }
 
 
 /* The oldest byte that some socket has not peeked yet; UINT64_MAX: nobody reads. */
@@ -130,6 +137,13 @@ static void sink_anomaly(void *context, smos__anomaly_t anomaly)
 }
 
 
+static void sink_conflict(void *context, const smos__conflict_t *conflict)
+{
+    smos_shard_t *s = context;
+    raise_anomaly(s, s->flow, SMOS__ANOMALY_TCP_OVERLAP_DIFFERENT, conflict);
+}
+
+
 static void sink_error(void *context, int receiver, uint32_t code)
 {
     smos_shard_t *s = context;
@@ -140,7 +154,7 @@ static void sink_error(void *context, int receiver, uint32_t code)
 }
 
 
-const smos__tcp_sink_t smos__shard_sink = {sink_data, sink_gap, sink_anomaly, sink_error};
+const smos__tcp_sink_t smos__shard_sink = {sink_data, sink_gap, sink_anomaly, sink_conflict, sink_error};
 
 
 /* ---- flows ---- */

@@ -1,6 +1,8 @@
 /* Delivery of one direction's bytes: in-order payload straight from the packet, the rest through the assembler. */
 #include "tcp/tcp.h"
 
+#include <string.h>
+
 
 /* Forward by `length` bytes that the receiver got. */
 static void deliver(smos__tcp_t *t, int from, const uint8_t *data, uint32_t length)
@@ -57,11 +59,19 @@ static void skip(smos__tcp_t *t, int from, uint64_t length, skip_reason_t reason
 }
 
 
-static void count_conflicts(smos__tcp_t *t, int from, uint32_t bytes)
+/* Before the segment counts: whether what waits at its place is the same. */
+static void tell_conflicts(smos__tcp_t *t, int from, uint64_t start, const uint8_t *data, uint32_t captured)
 {
-    if (!bytes) return;
-    t->cold->end[from].conflicts++;
-    smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_OVERLAP_DIFFERENT);
+    smos__endpoint_cold_t *c = &t->cold->end[from];
+    uint8_t copies[2 * SMOS__CONFLICT_MAX];
+    uint64_t first = 0;
+    if (!c->assembler.bytes || !smos__assembler_compare(&c->assembler, t->pool, start, data, captured, &first)) return;
+    c->conflicts++;
+    uint64_t rest = start + captured - first;
+    uint32_t length = smos__assembler_read(&c->assembler, t->pool, first, copies, rest < SMOS__CONFLICT_MAX ? (uint32_t)rest : SMOS__CONFLICT_MAX);
+    memcpy(copies + length, data + (first - start), length);
+    const smos__conflict_t conflict = {.offset = first, .copies = copies, .length = length};
+    t->sink->conflict(t->context, &conflict);
 }
 
 
@@ -118,8 +128,8 @@ static void deliver_over_buffer(smos__tcp_t *t, int from, const uint8_t *data, u
 {
     smos__endpoint_t *e = &t->flow->end[from];
     smos__assembler_t *a = &t->cold->end[from].assembler;
-    uint64_t first, start = e->offset, end = start + captured;
-    count_conflicts(t, from, smos__assembler_compare(a, t->pool, start, data, captured, &first));
+    uint64_t start = e->offset, end = start + captured;
+    tell_conflicts(t, from, start, data, captured);
     while (e->offset < end) {
         bool packet;
         uint32_t at = (uint32_t)(e->offset - start);
@@ -230,8 +240,12 @@ static void out_of_order(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *
     }
     smos__insert_result_t r;
     uint64_t offset = e->offset + (seq - e->rcv_nxt);
+    tell_conflicts(t, from, offset, data, captured);
+    if (!(t->flow->flags & SMOS__FLOW_STREAM_OF(from))) { /* who was told has stopped listening */
+        pass_over(t, from, seq + length - e->rcv_nxt);
+        return;
+    }
     smos__assembler_insert(a, t->pool, offset, data, captured, overlap_of(t, from), most, t->config->flow_segments, &r);
-    count_conflicts(t, from, r.conflicting);
     if (a->bytes && !(e->flags & SMOS__EP_HOLE)) {
         e->flags |= SMOS__EP_HOLE;
         t->cold->end[from].hole_ms = since_start_ms(t);

@@ -17,11 +17,21 @@
 
 enum { SMOS__OPTION_SACK = 1, SMOS__OPTION_TIMESTAMPS = 2, SMOS__OPTION_TFO = 4, SMOS__OPTION_ECN = 8 }; /* smos_endpoint_info_t.options */
 
+#define SMOS__CONFLICT_MAX 256
+
+/* Different bytes for one place of a stream, from the first that differs on. */
+typedef struct smos__conflict {
+    uint64_t offset;
+    const uint8_t *copies; /* those that wait, and behind them those of the packet: length bytes each */
+    uint32_t length;       /* at most SMOS__CONFLICT_MAX */
+} smos__conflict_t;
+
 /* What happens inside a packet, in order. `receiver` is the side whose stream it is (SMOS_SERVER: what the client sent). */
 typedef struct smos__tcp_sink {
     void (*data)(void *context, int receiver, const uint8_t *data, uint32_t length, uint64_t offset);
     void (*gap)(void *context, int receiver, uint64_t offset, uint64_t length);
     void (*anomaly)(void *context, smos__anomaly_t anomaly);
+    void (*conflict)(void *context, const smos__conflict_t *); /* the anomaly overlap_different_data */
     void (*error)(void *context, int receiver, uint32_t code);
 } smos__tcp_sink_t;
 
