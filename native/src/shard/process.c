@@ -644,8 +644,9 @@ static void stage_hint(smos_shard_t *s, int i)
     const size_t history = offsetof(smos__flow_cold_t, zeek);
     if (s->tcp.detail & SMOS_DETAIL_HISTORY)
         for (size_t at = history; at < history + 2 * LINE; at += LINE) __builtin_prefetch(c + at, 1);
-    /* Only what opens or closes a connection needs the rest of the cold record; for the others, no branch but the same line again. */
-    const char *rest = s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST) ? c : f;
+    /* Round-trip times, and what opens or closes a connection, need the rest of the cold record; for other packets, no branch but the same line again. */
+    bool whole = s->tcp.detail & SMOS_DETAIL_RTT || s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST);
+    const char *rest = whole ? c : f;
     for (size_t at = 0; at < history; at += LINE) __builtin_prefetch(rest + at, 1);
 }
 
