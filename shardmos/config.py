@@ -127,7 +127,7 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
         "workers": Option(_whole, 1, "worker processes, one per core (-w)"),
         "log_level": Option(_one_of(*LOG_LEVELS), "info", "least level that is logged to standard error (--log-level)"),
         "prepare_seconds": Option(seconds, 20.0, "how long a push may take to prepare before it is refused"),
-        "spare": Option(_flag, True, "keep a process ready that takes the place of a worker that dies"),
+        "spare": Option(_flag, True, "live: keep a process ready that takes the place of a worker that dies"),
     },
     "security": {
         "user": Option(_text, "", "unprivileged user that workers become, where the coordinator is root (own: empty)"),

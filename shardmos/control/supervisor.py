@@ -37,6 +37,7 @@ from shardmos.errors import ShardmosError
 
 STOP_SECONDS = 1.2
 RESTART_WINDOW = 60.0
+_AT_ONCE = 3  # deaths within the window after which a worker is started again without a pause
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 10.0
 _BATCH_HWM = 64
 _RINGS_SECONDS = 15.0
@@ -194,7 +195,8 @@ class Supervisor:
 
     def prepare_spare(self) -> None:
         """Starts a process that has everything a worker of any slot inherits, and waits to be told which it is."""
-        if not self._settings.live or self._spare is not None or self._stopping:
+        wanted = self._settings.live and self._settings["coordinator"]["spare"]
+        if not wanted or self._spare is not None or self._stopping:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         every = {fd for slot in self.slots for fd in self._inherited(slot)}
@@ -348,8 +350,8 @@ class Supervisor:
         now = time.monotonic()
         recent = sum(now - death < RESTART_WINDOW for death in slot.deaths)
         slot.deaths.append(now)
-        if recent or not self._settings.live:
-            await asyncio.sleep(min(_FIRST_DELAY * 2**recent, _LONGEST_DELAY))
+        if recent >= _AT_ONCE:
+            await asyncio.sleep(min(_FIRST_DELAY * 2 ** (recent - _AT_ONCE), _LONGEST_DELAY))
         if self._stopping:
             return
         slot.restarts += 1
