@@ -424,6 +424,7 @@ def read_spec(fd: int) -> dict[str, Any]:
 def wait_for_orders(spare: dict[str, Any]) -> dict[str, Any]:
     """A spare process learns which worker it is; it keeps of what it inherited what that worker needs."""
     import shardmos.workers.host  # noqa: F401  what else a worker imports with its first Python module
+
     with socket.socket(fileno=os.dup(spare["liveness_fd"])) as line:
         line.setblocking(True)
         size = line.recv(4, socket.MSG_WAITALL)
