@@ -1,7 +1,7 @@
 """A killed worker of a pair: how long until another serves it, and how long the packets of a steady stream wait.
 
-Needs root, for network namespaces. A datagram goes through the pair every millisecond; the worker is killed; the longest
-pause between two arrivals is what the kill cost. Nothing may be lost: the ring is the coordinator's.
+Needs root, for network namespaces. A datagram goes through the pair every millisecond; the worker is killed; the
+longest pause between two arrivals is what the kill cost. Nothing may be lost: the ring is the coordinator's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +75,7 @@ def measure(rounds: int, spare: bool, modules: list[Path]) -> tuple[list[float],
             os.kill(client.status()["workers"][0]["pid"], signal.SIGKILL)
             time.sleep(1.5)
             seen = arrivals[max(0, begin - 1) :]
-            pauses.append(max(b - a for a, b in zip(seen, seen[1:], strict=False)) * 1000)
+            pauses.append(max(b - a for a, b in pairwise(seen)) * 1000)
         stop.set()
         reader.join()  # five seconds after the last datagram: what was sent is counted by then
         return pauses, sent[0] - len(arrivals)
