@@ -144,7 +144,10 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
     "port": {
         "interfaces": Option(_names, [], "live interfaces to listen on (-i)"),
         "pair": Option(_pair, [], "two interfaces to sit between, inline (--pair)"),
-        "driver": Option(_one_of("auto", "af_packet"), "auto", "how packets are taken from the wire (--driver)"),
+        "driver": Option(
+            _one_of("auto", "af_packet", "af_xdp"), "auto", "how packets are taken from the wire (--driver)"),
+        "xdp_mode": Option(
+            _one_of("auto", "native", "generic"), "auto", "AF_XDP: in the device's driver, or in Linux behind it"),
         "promiscuous": Option(_flag, False, "passive: see frames to other stations too (--promiscuous)"),
         "fail": Option(
             _one_of("closed", "open"), "closed", "a pair's packets that no worker serves: open passes them on unseen"),

@@ -18,7 +18,7 @@ from coordinators import Running, until
 from live import Reported, connect, digest_of, drops, quick, serving, settled, totals, transfer, udp_echo
 from netns import Namespace, Wire
 
-DRIVERS = ("af_packet",)
+DRIVERS = ("af_packet", "af_xdp")
 
 
 @pytest.fixture(scope="module", params=[(driver, workers) for driver in DRIVERS for workers in (1, 2)], ids=str)
@@ -42,6 +42,11 @@ def bridge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 Bridge = tuple[Wire, Running]
+
+
+def driver(running: Running) -> str:
+    with running.client() as client:
+        return str(client.status()["ports"][0]["driver"])
 
 
 def check_ledger(running: Running) -> dict[str, int]:
@@ -173,6 +178,8 @@ def test_frames_come_out_as_they_went_in(bridge: Bridge) -> None:
                     continue
                 status, _, _, _, _, tci, tpid = struct.unpack("=IIIHHHH", ancillary[0][2][:20])
                 got.append(data[:12] + struct.pack("!HH", tpid, tci) + data[12:] if status & 0x10 else data)
+            if driver(running) == "af_xdp":  # frames of no flow come over any queue
+                got, sent = sorted(got), sorted(sent)
             assert got == sent
     check_ledger(running)
 
@@ -235,13 +242,16 @@ def test_iperf3_both_ways(bridge: Bridge) -> None:
 def test_nothing_that_came_is_unaccounted_for(bridge: Bridge) -> None:
     """What the devices counted as received is what the workers saw."""
     wire, running = bridge
-    before = settled(running)
-    transfer(wire, 1 << 20, 8200)
-    settled(running)
-    with running.client() as client:
-        stats = client.stats()
-    ports = stats["ports"]
-    assert ports["devices_received"] == ports["received"] == stats["sum"]["counters"]["packets"], ports
-    assert {name: value for name, value in ports.items() if value and "lost" in name} == {}
-    handed = totals(running)["packets_handed_over"] - before["packets_handed_over"]
-    assert handed == 0  # the kernel gave each packet to its owner
+    counted = []
+    for _ in range(2):
+        settled(running)
+        with running.client() as client:
+            stats = client.stats()
+        counted.append({**stats["ports"], **stats["sum"]["counters"]})
+        if len(counted) == 1:
+            transfer(wire, 1 << 20, 8200)
+    ports = {name: value - counted[0][name] for name, value in counted[1].items()}
+    assert ports["devices_received"] == ports["received"] == ports["packets"], ports
+    assert {name: value for name, value in counted[1].items() if value and "lost" in name} == {}
+    if driver(running) == "af_packet":  # its program gives each packet to its owner; a device's queues need not
+        assert ports["packets_handed_over"] == 0

@@ -80,7 +80,7 @@ def up(
         typer.Option("--pair", metavar="A B", help="Two interfaces to sit between, inline.", show_default=False),
     ] = None,
     driver: Annotated[
-        str | None, typer.Option("--driver", metavar="DRIVER", help="auto or af_packet.", show_default="auto")
+        str | None, typer.Option("--driver", metavar="DRIVER", help="auto, af_packet or af_xdp.", show_default="auto")
     ] = None,
     promiscuous: Annotated[
         bool, typer.Option("--promiscuous", help="See frames to other stations; a pair always does.")

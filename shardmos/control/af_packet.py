@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shardmos.control import interface
+from shardmos.control import pair as pairs
 from shardmos.control.fanout import owner_program
 from shardmos.control.interface import Interface
 from shardmos.errors import ShardmosError
@@ -88,6 +89,9 @@ class PacketPort:
                 total["dropped"] += dropped
         return self.counted
 
+    def details(self) -> dict[str, int]:
+        return {}
+
     @property
     def inline(self) -> bool:
         return len(self.names) == 2
@@ -107,12 +111,12 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
     interfaces = [interface.find(name) for name in names]
     pair = len(names) == 2
     if pair:
-        _check_pair(interfaces)
+        pairs.check(interfaces)
     ring = _pair_ring(max(each.mtu for each in interfaces), options["ring"]) if pair else _block_ring(options["ring"])
     port = PacketPort(names, interfaces, ring, options["fail"] == "open")
     try:
         if pair:
-            port.locks = [_claim(name) for name in names]
+            port.locks = [pairs.claim(name) for name in names]
         port.sockets = [[] for _ in range(workers)]
         port.counted = [{"received": 0, "dropped": 0} for _ in range(workers)]
         for each in interfaces:
@@ -130,34 +134,10 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
     return port
 
 
-def _check_pair(ends: list[Interface]) -> None:
-    if ends[0].index == ends[1].index:
-        raise ShardmosError(f"--pair {ends[0].name} {ends[1].name}: a pair needs two interfaces, this is one")
-    for end in ends:
-        if end.linktype != interface.LINKTYPE_ETHERNET or end.name == "lo":
-            raise ShardmosError(f"--pair: {end.name} is no Ethernet interface")
-    if ends[0].mtu != ends[1].mtu:
-        raise ShardmosError(
-            f"--pair: {ends[0].name} has MTU {ends[0].mtu} and {ends[1].name} {ends[1].mtu}; "
-            f"make them equal: ip link set {ends[1].name} mtu {ends[0].mtu}"
-        )
-
-
 def _explain(error: OSError) -> str:
     if error.errno == errno.ENOMEM:
         return "no memory for the receive rings; give a smaller --set port.ring"
     return f"the packet sockets cannot be opened: {error.strerror}"
-
-
-def _claim(name: str) -> socket.socket:
-    """Two bridges over one interface would double every packet. The name lives in the namespace with its holder."""
-    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        lock.bind(f"\0shardmos-inline-{name}")
-    except OSError:
-        lock.close()
-        raise ShardmosError(f"{name} is an end of another process's inline pair; stop that one first") from None
-    return lock
 
 
 def _block_ring(size: int) -> Ring:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ _NET = Path("/sys/class/net")
 _ETHERNET = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 _RAW_IP = (65534, 768, 769, 776, 778, 823)  # ARPHRD_NONE and IP tunnels
 _IFF_UP = 1
+_SIOCGIFADDR, _LINK_SCOPE = 0x8915, "20"
+_SOL_PACKET, _ADD_MEMBERSHIP, _MR_PROMISC = 263, 1, 1
 LINKTYPE_ETHERNET, LINKTYPE_RAW = 1, 101
 COUNTERS = (
     "rx_packets", "rx_dropped", "rx_errors", "rx_fifo_errors", "rx_missed_errors", "rx_nohandler",
@@ -62,6 +66,27 @@ def is_up(name: str) -> bool:
     with contextlib.suppress(OSError, ValueError):
         return bool(int(_read(name, "flags"), 0) & _IFF_UP) and _read(name, "carrier") == "1"
     return False
+
+
+def has_address(name: str) -> bool:
+    """The host itself uses it: it has an IPv4 address, or an IPv6 one that is not only the link's."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCGIFADDR, struct.pack("=16s24x", name.encode()))
+        return True
+    with contextlib.suppress(OSError), open("/proc/net/if_inet6") as file:
+        return any(fields[5] == name and fields[3] != _LINK_SCOPE for fields in map(str.split, file))
+    return False
+
+
+def promiscuous(of: Interface) -> socket.socket:
+    """It takes frames to other stations as long as this socket is open, which receives nothing."""
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    try:
+        opened.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("=iHH8s", of.index, _MR_PROMISC, 0, b""))
+    except OSError:
+        opened.close()
+        raise
+    return opened
 
 
 def counters(name: str) -> dict[str, int]:

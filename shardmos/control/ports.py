@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from shardmos.config import Settings
-from shardmos.control import af_packet, interface
+from shardmos.control import af_packet, af_xdp, interface
 from shardmos.errors import ShardmosError
 
 log = logging.getLogger("shardmos")
@@ -31,6 +31,9 @@ class LivePort(Protocol):
     def counters(self) -> list[dict[str, int]]:
         """Per worker, over the port's life: "received" (all that the kernel had for it) and, of those, "dropped"."""
 
+    def details(self) -> dict[str, int]:
+        """What the driver's kernel side counts, by name."""
+
     def stale(self) -> bool:
         """It must be opened again: its interface is another one now."""
 
@@ -38,8 +41,8 @@ class LivePort(Protocol):
 
 
 Opener = Callable[[list[str], int, int, dict[str, Any]], LivePort]
-DRIVERS: dict[str, Opener] = {"af_packet": af_packet.open_port}
-BEST_FIRST = ("af_packet",)  # what auto tries
+DRIVERS: dict[str, Opener] = {"af_xdp": af_xdp.open_port, "af_packet": af_packet.open_port}
+BEST_FIRST = ("af_xdp", "af_packet")  # what auto tries
 _LOST_BEFORE = ("rx_errors", "rx_fifo_errors", "rx_missed_errors")
 
 
@@ -149,6 +152,7 @@ class Ports:
             "received": received,
             "lost_ring": lost_ring,
             "waiting_now": max(0, received - lost_ring - counters.get("port_packets", 0)),
+            **self._details(),
             "lost_unattributed": max(0, devices.get("rx_packets", 0) - seen),
         }
 
@@ -165,6 +169,13 @@ class Ports:
                 log.warning("%s is down: nothing comes or goes through it: ip link set %s up", name, name)
             else:
                 log.warning("%s is gone; waiting for an interface of that name", name)
+
+    def _details(self) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for port in self.ports:
+            for name, value in port.details().items():
+                total[name] = total.get(name, 0) + value
+        return total
 
     def reopen(self) -> list[int]:
         """Opens again what went and came back; the places of those ports. What cannot be opened yet is tried later."""

@@ -239,6 +239,16 @@ class Shard:
         error = ffi.new("char[]", ERROR_SIZE)
         _check(lib.smos_shard_replace_packet_port(self._open(), place, _packet_port(spec, False), error), error)
 
+    def add_xsk_port(self, spec: Mapping[str, Any]) -> None:
+        """A live port over AF_XDP sockets (a spec of shardmos.control.af_xdp)."""
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_add_xsk_port(self._open(), _xsk_port(spec), error), error)
+
+    def replace_xsk_port(self, place: int, spec: Mapping[str, Any]) -> None:
+        """As `replace_packet_port`."""
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_replace_xsk_port(self._open(), place, _xsk_port(spec), error), error)
+
     def set_handover(self, spec: Mapping[str, Any]) -> None:
         """Rings from and to the other workers (a spec of shardmos.control.handover); after the ports were added."""
         error = ffi.new("char[]", ERROR_SIZE)
@@ -623,6 +633,20 @@ def _packet_port(spec: Mapping[str, Any], resumed: bool) -> CData:
     native.block_bytes, native.blocks, native.frame_bytes = spec["block_bytes"], spec["blocks"], spec["frame_bytes"]
     native.mtu, native.linktype = spec["mtu"], spec["linktype"]
     native.resumed, native.fail_open = int(resumed), int(spec["fail_open"])
+    for place, name in enumerate(spec["names"]):
+        ffi.memmove(native.name[place], name.encode()[:15], len(name.encode()[:15]))
+    return native
+
+
+def _xsk_port(spec: Mapping[str, Any]) -> CData:
+    native = ffi.new("smos_xsk_port_t *")
+    native.memory_fd, *sockets = spec["fds"]
+    for place, fd in enumerate(sockets):
+        native.fd[place] = fd
+    native.sockets[0], native.sockets[1] = [*spec["sockets"], 0][:2]
+    native.frames, native.frame_bytes, native.ring = spec["frames"], spec["frame_bytes"], spec["ring"]
+    native.mtu = spec["mtu"]
+    native.fail_open, native.busy_poll = int(spec["fail_open"]), int(spec["busy_poll"])
     for place, name in enumerate(spec["names"]):
         ffi.memmove(native.name[place], name.encode()[:15], len(name.encode()[:15]))
     return native

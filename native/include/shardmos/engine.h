@@ -104,6 +104,23 @@ typedef struct smos_packet_port {
 int smos_shard_add_packet_port(smos_shard_t *, const smos_packet_port_t *, char *error);
 /* Between runs: in the place of the port that was added as number `place`, whose interface was replaced. */
 int smos_shard_replace_packet_port(smos_shard_t *, int place, const smos_packet_port_t *, char *error);
+/* AF_XDP sockets (see shardmos/control/af_xdp.py) that share one UMEM, which memory_fd holds: `frames` frames, and behind them the ledger, by which a
+ * process goes on where another was. They are mapped here and stay the caller's. sockets[1] is 0 for a passive port; else a pair whose second end has that many. */
+#define SMOS_XSK_SOCKETS 64
+typedef struct smos_xsk_port {
+    int32_t memory_fd;             /* frames * frame_bytes, 4096 for the ledger's head, 4 for each frame (SMOS__XSK_* of it) */
+    int32_t fd[SMOS_XSK_SOCKETS];  /* those of end 0, then those of end 1 */
+    uint32_t sockets[2];
+    uint32_t frames, frame_bytes;  /* as XDP_UMEM_REG got them; fewer than 2^24 */
+    uint32_t ring;                 /* entries of each of a socket's four rings, a power of two */
+    uint32_t mtu;
+    uint8_t fail_open;             /* as smos_packet_port_t */
+    uint8_t busy_poll;             /* 1: drive the device's queue from the worker */
+    uint8_t reserved[2];
+    char name[2][16];              /* of the interfaces, for messages */
+} smos_xsk_port_t;
+int smos_shard_add_xsk_port(smos_shard_t *, const smos_xsk_port_t *, char *error);
+int smos_shard_replace_xsk_port(smos_shard_t *, int place, const smos_xsk_port_t *, char *error);
 /* After the ports were added: rings from and to every other worker, arrays of `workers` memfds of equal size (at least 1 MiB and a page; whoever
  * comes first lays them out), and an eventfd for each worker, nonblocking. What is at this worker's own place is not looked at. */
 int smos_shard_set_handover(smos_shard_t *, const int *from, const int *to, const int *bells, char *error);

@@ -25,6 +25,7 @@ typedef struct smos__port_stats {
     uint64_t lost_refused;               /* the device would not have it: link down, gone */
     uint64_t lost_size;                  /* larger than the other end's MTU */
     uint64_t unsent;                     /* frames of our own, for any of these reasons */
+    uint64_t completed;                  /* checksums that a sending host had left to its device */
     uint64_t poison;                     /* frames that ended a worker and were let go by the next */
 } smos__port_stats_t;
 

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "port/af_packet.h"
+#include "port/af_xdp.h"
 #include "port/multi.h"
 #include "shard/shard.h"
 
@@ -59,6 +60,20 @@ int smos_shard_add_packet_port(smos_shard_t *s, const smos_packet_port_t *o, cha
 int smos_shard_replace_packet_port(smos_shard_t *s, int place, const smos_packet_port_t *o, char *error)
 {
     smos__port_t *port = open_packet_port(o, error);
+    return port ? smos__shard_replace_port(s, place, port, error) : -EIO;
+}
+
+
+int smos_shard_add_xsk_port(smos_shard_t *s, const smos_xsk_port_t *o, char *error)
+{
+    smos__port_t *port = smos__xdp_open(o, error);
+    return port ? smos__shard_add_port(s, port, error) : -EIO;
+}
+
+
+int smos_shard_replace_xsk_port(smos_shard_t *s, int place, const smos_xsk_port_t *o, char *error)
+{
+    smos__port_t *port = smos__xdp_open(o, error);
     return port ? smos__shard_replace_port(s, place, port, error) : -EIO;
 }
 

@@ -115,6 +115,7 @@ static void gather(smos_shard_t *s)
         c[SMOS__C_port_packets] = s->port->stats.packets;
         c[SMOS__C_port_outgoing] = s->port->stats.outgoing;
         c[SMOS__C_port_segments] = s->port->stats.segments;
+        c[SMOS__C_port_completed] = s->port->stats.completed;
         c[SMOS__C_port_poison] = s->port->stats.poison;
         c[SMOS__C_port_time_backward] = s->port->stats.time_backward;
         c[SMOS__C_packets_forwarded] = s->port->stats.forwarded;
