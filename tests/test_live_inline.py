@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from coordinators import Running, until
-from live import Reported, connect, digest_of, drops, quick, serving, settled, totals, transfer, udp_echo
+from live import Reported, connect, digest_of, drops, quick, serving, settled, transfer, udp_echo
 from netns import Namespace, Wire
 
 DRIVERS = ("af_packet", "af_xdp")

@@ -189,7 +189,7 @@ def _attach(port: XdpPort, queues: list[int], pair: bool) -> list[int]:
 
 def _link(port: XdpPort, programs: list[int], mode: int) -> str:
     """All links, or none and why not."""
-
+    links: list[int] = []
     for of, program in zip(port.interfaces, programs, strict=True):
         try:
             links.append(bpf.attach(program, of.index, mode))
@@ -202,7 +202,6 @@ def _link(port: XdpPort, programs: list[int], mode: int) -> str:
                 raise _carries(of) from None
             return f"{of.name}: its driver takes no XDP program in {_MODES[mode]} mode ({error.strerror})"
     port.kernel += links
-
     return ""
 
 

@@ -91,12 +91,12 @@ static void refill(xdp_t *p, smos__xsk_t *x)
 }
 
 
-/* 0, or -1: the other end's ring has no room. */
+/* 0, or -1: the other end's ring has no room, or its device would not have what is in it (that waits for the device; no more is added to it). */
 static int queue(xdp_t *p, smos__xsk_t *x, uint32_t frame, uint64_t address, uint32_t length)
 {
-    if (!smos__xsk_room(&x->transmit, 1)) {
+    if (x->refused || !smos__xsk_room(&x->transmit, 1)) {
         kick(p, x);
-        if (!smos__xsk_room(&x->transmit, 1)) return -1;
+        if (x->refused || !smos__xsk_room(&x->transmit, 1)) return -1;
     }
     *smos__xsk_desc(&x->transmit, x->transmit.own++) = (struct xdp_desc){.addr = address, .len = length};
     __atomic_store_n(&x->redo_transmit->count, x->redo_transmit->count + 1, __ATOMIC_RELEASE);
