@@ -42,20 +42,28 @@ def run(
     workers: int = 1,
     filter: str | None = None,
     on_event: EventCallback | None = None,
+    write: str | os.PathLike[str] | None = None,
     **config: Any,
 ) -> Any:
     """Runs middleboxes over a capture and returns the summary of the one, or a list of several's.
 
     A middlebox is an instance, a class, or a module as on the command line ("quota.py:limit=5", "count.c"). With
     `workers` above 1 each process has its own instance and `Middlebox.merge` joins the summaries. `on_event` gets what
-    the middleboxes emit and log, as dicts. Further keywords are the fields of `ShardConfig`.
+    the middleboxes emit and log, as dicts. `write` names a pcap file for what passes: without what was dropped, with
+    what was edited and injected (one worker). Further keywords are the fields of `ShardConfig`.
 
     A handler that raises does not end the run; the first error is shown as a warning. Raises ShardmosError.
     """
     if not middleboxes:
         raise UsageError("run() wants at least one middlebox; flows() lists the flows of a capture")
     result = execute(
-        source, [_module(each) for each in middleboxes], workers=workers, filter=filter, on_event=on_event, **config
+        source,
+        [_module(each) for each in middleboxes],
+        workers=workers,
+        filter=filter,
+        on_event=on_event,
+        write=write,
+        **config,
     )
     warn(result)
     return result.summaries[0] if len(middleboxes) == 1 else result.summaries
@@ -76,6 +84,7 @@ def execute(
     workers: int = 1,
     filter: str | None = None,
     on_event: EventCallback | None = None,
+    write: str | os.PathLike[str] | None = None,
     **config: Any,
 ) -> RunResult:
     """run() with all that was counted."""
@@ -86,8 +95,10 @@ def execute(
             raise ModuleError(f"module {name} is given twice; set `name` in one of the classes")
     on_events = _unpacker(on_event)
     if check_workers(workers) > 1:
+        if write is not None:
+            raise UsageError("packets are written by one worker, in their order: leave -w out")
         return _in_pool(paths, workers, modules, filter, on_events, config)
-    return _alone(paths, modules, filter, on_events, config)
+    return _alone(paths, modules, filter, on_events, write, config)
 
 
 class Session:
@@ -136,6 +147,7 @@ def _alone(
     modules: list[Module],
     filter: str | None,
     on_events: Callable[[bytes], None] | None,
+    write: str | os.PathLike[str] | None,
     config: dict[str, Any],
 ) -> RunResult:
     from shardmos.workers.pool import PUBLISH
@@ -147,6 +159,10 @@ def _alone(
             if filter:
                 shard.set_filter(filter)
             shard.open_captures(paths)
+            if write is not None:
+                if os.path.exists(write) and any(path != "-" and os.path.samefile(path, write) for path in paths):
+                    raise UsageError(f"{os.fspath(write)!r} is the capture that is read; name another file")
+                shard.write(write)
             for _ in drive(shard, on_events):
                 pass
             return RunResult(counters=shard.stats().counters, **session.result())

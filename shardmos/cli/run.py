@@ -46,6 +46,10 @@ def run(
     events: Annotated[
         bool, typer.Option("--events", help="Print what modules emit and log, a JSON object a line.")
     ] = False,
+    write: Annotated[
+        str | None,
+        typer.Option("--write", metavar="FILE", help="A pcap file for what passes, as dropped, edited and injected."),
+    ] = None,
     checksums: Checksums = "verify",
     filter: Filter = None,
     key: Key = "5tuple",
@@ -69,7 +73,13 @@ def run(
         names.append(program_name(program[0]))
     begin = time.monotonic()
     result = execute(
-        paths, loaded, workers=workers, filter=filter, on_event=_print_event if events else None, **options
+        paths,
+        loaded,
+        workers=workers,
+        filter=filter,
+        on_event=_print_event if events else None,
+        write=write,
+        **options,
     )
     seconds = time.monotonic() - begin
     if as_json:

@@ -127,6 +127,10 @@ class Host:
             raise_for(status, words)
         return status
 
+    def edit(self, function: str, *args: Any) -> None:
+        """An edit or injection; memoryviews of the packet that were handed out before show the bytes before."""
+        self.api(function, *args)
+
     # ---- user-defined events ----
 
     def number_of(self, event: Event | UserEvent) -> int:

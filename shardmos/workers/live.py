@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 _NULL = ffi.NULL
 _NOTHING = memoryview(b"")
+_BASES = ("frame", "ip", "l4", "payload")
+ACK, PSH = 0x10, 0x08
+
+
+def _count(value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        raise ModuleError(f"a place in a packet is a whole number from 0 on, not {value!r}")
+    return value
 
 
 class LiveFlow:
@@ -124,6 +132,27 @@ class LiveFlow:
     def drop(self) -> None:
         """Drops the current packet; in NEW_DATA also every later copy of those bytes."""
         self._host.shard.drop()
+
+    def inject(
+        self,
+        to: Side | int,
+        payload: bytes = b"",
+        *,
+        flags: int = ACK | PSH,
+        seq: int | None = None,
+        ack: int | None = None,
+        window: int = 0,
+    ) -> None:
+        """Sends a packet of our own to one end, as if from the other. TCP: with the numbers that the ends expect,
+        unless `seq` and `ack` are given as the receiver counts; bytes shift what the apparent sender sends later.
+        `flags` as in Packet.tcp_flags. ModuleError where the port cannot send."""
+        packet = ffi.new("smos_injection_t *")
+        memory = ffi.from_buffer(payload)
+        packet.to, packet.tcp_flags, packet.window = int(Side(to)), flags, window
+        packet.payload, packet.length = memory, len(payload)
+        if seq is not None or ack is not None:
+            packet.set_seq, packet.seq, packet.ack = 1, seq or 0, ack or 0
+        self._host.edit("inject", self.handle, packet)
 
     def reset(self) -> bool:
         """Ends the flow: RSTs to both ends on an inline port. False if it had ended."""
@@ -261,6 +290,23 @@ class Packet:
         if packet.payload != _NULL:
             return self._view(packet.ip, packet.payload - packet.ip + packet.payload_captured)
         return _NOTHING if packet.l4 == _NULL else self._view(packet.ip, packet.l4 - packet.ip)
+
+    # ---- edits: for later middleboxes, streams and the port; checksums and lengths follow ----
+
+    def overwrite(self, offset: int, data: bytes | bytearray | memoryview, base: str = "payload") -> None:
+        """Overwrites bytes in place; `offset` counts from `base`: "frame", "ip", "l4" or "payload"."""
+        if base not in _BASES:
+            raise ModuleError(f"overwrite(): base {base!r}; choose one of {', '.join(_BASES)}")
+        self._host.edit("overwrite", _BASES.index(base), _count(offset), ffi.from_buffer(data), len(data))
+
+    def insert(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Puts bytes into the payload, at the SENDER hook. In TCP the numbers of both directions are mended for the
+        flow's life, and bytes that come again go out as they did: an edit of those has no effect."""
+        self._host.edit("insert", _count(offset), ffi.from_buffer(data), len(data))
+
+    def remove(self, offset: int, length: int) -> None:
+        """Takes bytes out of the payload, at the SENDER hook, as insert()."""
+        self._host.edit("remove", _count(offset), _count(length))
 
     @property
     def payload_len(self) -> int:

@@ -254,6 +254,11 @@ class Shard:
         error = ffi.new("char[]", ERROR_SIZE)
         _check(lib.smos_shard_set_handover(self._open(), spec["from"], spec["to"], spec["bells"], error), error)
 
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes what passes, edited and injected packets included, into a pcap file. Once captures are open."""
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_write(self._open(), os.fsencode(path), error), error)
+
     def set_filter(self, text: str) -> None:
         """Only packets that match go to the flows (pcap syntax over the innermost IP packet)."""
         error = ffi.new("char[]", ERROR_SIZE)

@@ -126,6 +126,8 @@ int smos_shard_replace_xsk_port(smos_shard_t *, int place, const smos_xsk_port_t
 int smos_shard_set_handover(smos_shard_t *, const int *from, const int *to, const int *bells, char *error);
 /* A hand-over ring in the memory of fd (see smos_dealer). */
 int smos_shard_open_ring(smos_shard_t *, int fd, char *error);
+/* Writes what passes, edited and injected packets included, into a pcap file. After the port was opened, before the first run. */
+int smos_shard_write(smos_shard_t *, const char *path, char *error);
 /* Only packets that match go to the flows; the rest are counted. Before the first run. */
 int smos_shard_set_filter(smos_shard_t *, const char *filter, char *error);
 

@@ -77,6 +77,10 @@ typedef struct smos__replay {
  * zstd around either, told by content, not by name. NULL with one line in `error` (at least SMOS__PORT_ERROR bytes). */
 smos__port_t *smos__port_open_captures(const char *const *paths, int count, const smos__replay_t *replay, char *error);
 
+/* A port over `inner`, which it owns from now on, that writes what passes into a capture file (nanosecond pcap): what a pair would have forwarded, as it
+ * was edited, and what was sent. NULL with one line in `error`; inner is as before then. */
+smos__port_t *smos__port_open_write(smos__port_t *inner, const char *path, char *error);
+
 /* Hand-over ring: one producer, one consumer, in shared memory (a memfd both map). smos__ring_push copies a frame in; a port
  * over the ring delivers it without a further copy. A smos__ring_t is one side's private handle, the memory stays its owner's:
  * the producer frees its handle, the consumer's port takes the handle and frees it with close. */

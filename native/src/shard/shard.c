@@ -207,6 +207,16 @@ int smos_shard_open_ring(smos_shard_t *s, int fd, char *error)
 }
 
 
+int smos_shard_write(smos_shard_t *s, const char *path, char *error)
+{
+    if (!s->port || s->port->forward) return snprintf(error, SMOS_ERROR_SIZE, "only what is read from captures can be written to one"), -EINVAL;
+    smos__port_t *over = smos__port_open_write(s->port, path, error);
+    if (!over) return -EIO;
+    s->port = over;
+    return 0;
+}
+
+
 int smos_shard_set_filter(smos_shard_t *s, const char *text, char *error)
 {
     char why[256];
