@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -31,7 +31,24 @@ from shardmos.run import execute
 from shardmos.workers.load import CModule
 
 PROGRAMS = Path(__file__).parent / "mos"
-Run = Callable[..., list[str]]
+
+
+class Run:
+    """Runs a program over frames: the lines that it printed. `errors` are those on standard error."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], folder: Path) -> None:
+        self._capfd, self._folder, self.errors = capfd, folder, list[str]()
+
+    def __call__(
+        self, name: str, frames: list[bytes], *arguments: str, step: float = 0.001, workers: int = 1
+    ) -> list[str]:
+        path = write_pcap(self._folder / "frames.pcap", frames, step=step)
+        module = CModule(f"{name}.c", compiled(name), {"args": shlex.join(arguments)}, program=True)
+        self._capfd.readouterr()
+        execute(path, [module], workers=workers)
+        output = self._capfd.readouterr()
+        self.errors = output.err.splitlines()
+        return output.out.splitlines()
 
 
 @cache
@@ -41,17 +58,8 @@ def compiled(name: str) -> bytes:
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Lines that the program printed over these frames."""
     monkeypatch.chdir(tmp_path)
-
-    def run(name: str, frames: list[bytes] | Path, *arguments: str, step: float = 0.001, workers: int = 1) -> list[str]:
-        path = frames if isinstance(frames, Path) else write_pcap(tmp_path / "frames.pcap", frames, step=step)
-        module = CModule(f"{name}.c", compiled(name), {"args": " ".join(f"'{each}'" for each in arguments)}, True)
-        capfd.readouterr()
-        execute(path, [module], workers=workers)
-        return capfd.readouterr().out.splitlines()
-
-    return run
+    return Run(capfd, tmp_path)
 
 
 def handshake() -> list[bytes]:
@@ -226,6 +234,85 @@ def test_raw_sockets(run: Run) -> None:
 
 def test_threads_of_each_core(run: Run) -> None:
     assert run("lives", conversation(), "threads") == ["1 threads, 8 packets"]
+
+
+@pytest.mark.parametrize("mode", ["insert", "chomp", "nat", "send"])
+def test_changing_and_sending_packets(run: Run, mode: str) -> None:
+    told = run("packets", conversation(), mode)
+    if any("Function not implemented" in line for line in run.errors):
+        pytest.skip("this engine cannot edit packets")
+    first = {
+        "insert": "75 61 21 1001 9001 65535 0 0800 10.0.0.1:40000 10.0.0.2:80 GET XYZ/ HTTP/1.0",
+        "chomp": "70 56 16 1001 9001 65535 0 0800 10.0.0.1:40000 10.0.0.2:80 GET HTTP/1.0",
+        "nat": "72 58 18 1001 9001 65535 0 0800 192.0.2.1:1025 10.0.0.2:80 GET / HTTP/1.0",
+    }
+    assert told[:1] == ([first[mode]] if mode in first else [])
+
+
+# ---- filters, configuration, misuse ----
+
+
+def test_filters_of_two_listeners_and_of_orphans(run: Run) -> None:
+    stray = tcp_frame(CLIENT, ("10.0.0.2", 99), 5, 6, ACK, b"stray")
+    told = run(
+        "filters",
+        [*conversation(server=("10.0.0.2", 85)), stray, *conversation(), *conversation(server=("10.0.0.2", 99))],
+    )
+    # No listener wanted the connection to port 99: all of it is orphan, as the packet before it was.
+    assert sorted(told) == [
+        "data of port 80", "end of port 80", "first of port 80", *["orphan of listener 1"] * 9, "second of port 85",
+    ]  # fmt: skip
+
+
+def test_data_of_a_half_closed_connection(run: Run) -> None:
+    c, s = CLIENT, SERVER
+    frames = [*handshake(), tcp_frame(c, s, 1001, 9001, FIN | ACK), tcp_frame(s, c, 9001, 1002, PSH | ACK, b"answer")]
+    assert run("streams", frames, "peek") == ["0 answer", "0 then 0"]
+
+
+CONF = """\
+mos {
+    forward = 1   # inline
+    nb_mem_channels = 4
+    netdev {
+        dpdk0 0x000F
+    }
+    max_concurrency = 1000
+    rmem_size = 8192
+    tcp_tw_interval = 2
+    tcp_timeout = 30
+    arp_table { 10.0.0.1/32 00:00:00:00:00:01 }
+}
+application {
+    type = monitor
+    run = program -c 4 file
+    core_mask = 0x0F
+}
+"""
+
+
+def test_the_configuration_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mos.conf").write_text(CONF)
+    told = run("conf", conversation(), "mos.conf")
+    assert told == [
+        "1 1000 8192 8192 2 30 program -c 4 file", "1 -1", "2 one two", "32d153ff 44bc2cf5ad770999 MOS_EPOLLIN 0",
+    ]  # fmt: skip
+    warnings = [line for line in run.errors if "warning" in line]
+    assert warnings == [
+        "conf: warning: mos.conf: does not apply here and is left out: nb_mem_channels, netdev, arp_table, core_mask"
+    ]
+
+
+def test_what_is_watched_is_bounded(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "mos.conf").write_text("mos {\n max_concurrency = 3\n}\n")
+    frames = [frame for n in range(9) for frame in conversation(client=("10.0.0.1", 40000 + n))[:3]]
+    assert run("table", frames, step=0.01)[-1] == "2 tables, at most 3 connections"
+
+
+def test_nonsense_is_refused(run: Run) -> None:
+    assert run("misuse", conversation()) == ["0 wrong"]
+    assert run("misuse", conversations(60), "x")[-1].endswith("wrong")
 
 
 # ---- lives ----

@@ -39,6 +39,7 @@ FLUSH_SECONDS = 0.05
 BEAT_SECONDS = 0.5
 REPORT_LIMIT = 100_000
 BATCH_HWM = 256
+FINI_SECONDS = 3
 RINGS_READY = b"rings"
 MAX_FDS = 64  # of one port
 FAILED_EXIT = 3  # it could not begin, and said why
@@ -66,6 +67,7 @@ class Worker:
         self._active: dict[str, Prepared] = {}
         self._ready: dict[int, Prepared] = {}  # prepared, by push; waiting for COMMIT or ABORT
         self._retired: list[Prepared] = []
+        self._ending: list[threading.Thread] = []  # in fini()
         self._results: queue.SimpleQueue[tuple[int, int, Prepared | None, str]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._state = "starting"
@@ -310,11 +312,15 @@ class Worker:
     def _free_retired(self) -> None:
         waiting = []
         for old in self._retired:
-            if old.box.idle:
-                old.free()
-            else:
+            if not old.box.idle:
                 waiting.append(old)
+            elif old.host is None:  # its fini() may take its time, and the packets do not wait for it
+                self._ending.append(threading.Thread(target=old.free, name="fini", daemon=True))
+                self._ending[-1].start()
+            else:
+                old.free()
         self._retired = waiting
+        self._ending = [each for each in self._ending if each.is_alive()]
 
     # ---- what goes to the coordinator ----
 
@@ -364,6 +370,8 @@ class Worker:
         self._batches.close(linger=linger_ms)
         if self._context is not None:
             self._context.term()
+        for each in self._ending:
+            each.join(FINI_SECONDS)
         if self._shard is not None:
             self._shard.close()
 

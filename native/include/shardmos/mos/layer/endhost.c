@@ -27,7 +27,10 @@ int mtcp_epoll_ctl(mctx_t mctx, int epid, int op, int sock, struct mtcp_epoll_ev
 int mtcp_epoll_wait(mctx_t mctx, int epid, struct mtcp_epoll_event *events, int maxevents, int timeout) NOT_HERE
 
 
-char *EventToString(uint32_t event)
+/* A program may bring its own of what follows. */
+#define WEAK __attribute__((weak))
+
+WEAK char *EventToString(uint32_t event)
 {
     static const char *const NAMES[] = {"MOS_EPOLLNONE",   "MOS_EPOLLIN",     "MOS_EPOLLPRI", "MOS_EPOLLOUT", "MOS_EPOLLRDNORM", "MOS_EPOLLRDBAND",
                                         "MOS_EPOLLWRNORM", "MOS_EPOLLWRBAND", "MOS_EPOLLMSG", "MOS_EPOLLERR", "MOS_EPOLLHUP",    "MOS_EPOLLRDHUP"};
@@ -37,7 +40,7 @@ char *EventToString(uint32_t event)
 }
 
 
-int StrToArgs(char *str, int *argc, char **argv, int max_argc)
+WEAK int StrToArgs(char *str, int *argc, char **argv, int max_argc)
 {
     int n = 0;
     if (!str || !argc || !argv) return FAIL(EINVAL);
@@ -54,7 +57,7 @@ int StrToArgs(char *str, int *argc, char **argv, int max_argc)
 
 
 /* Toeplitz over source address, destination address, source port, destination port, with every byte of the key 0x05. */
-int GetRSSCPUCore(in_addr_t sip, in_addr_t dip, in_port_t sp, in_port_t dp, int num_queues, ...)
+WEAK int GetRSSCPUCore(in_addr_t sip, in_addr_t dip, in_port_t sp, in_port_t dp, int num_queues, ...)
 {
     uint8_t bytes[12];
     uint32_t hash = 0, window = 0x05050505;

@@ -1,6 +1,6 @@
 /* From the engine's events to mOS's: a socket for each flow and listener, NEW_DATA once per burst, CONN_END when mOS would destroy the flow. */
-#include <stdlib.h>
-#include <string.h>
+#include <stdio.h>
+#include <stdio_ext.h>
 
 #include "layer.h"
 
@@ -310,4 +310,5 @@ void mos__on_burst_end(void *self, const smos_call_t *call)
     (void)self;
     if (first_dirty || !mos__begun) mos__guard(burst_end, call);
     mos__serve_waiting();
+    if (__fpending(stdout)) fflush(stdout); /* whoever watches a live box wants to see it now */
 }

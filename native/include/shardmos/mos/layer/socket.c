@@ -28,8 +28,9 @@ listener_t *mos__listener(int sock)
 
 entry_t *mos__entry(int sock)
 {
+    if (sock < FIRST_FLOW) return NULL;
     int i = sock - FIRST_FLOW;
-    if (i < 0 || i >= block_count * BLOCK) return NULL;
+    if (i >= block_count * BLOCK) return NULL;
     entry_t *e = &blocks[i / BLOCK][i % BLOCK];
     return e->used ? e : NULL;
 }
