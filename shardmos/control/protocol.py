@@ -213,11 +213,14 @@ DEFAULT_NAME = "default"
 _MAX_SOCKET_PATH = 100  # sun_path has 108 bytes; the longest ending is taken off
 
 
+_SERVICE_DIR = "/run/shardmos"  # root's, or made by systemd for the unit's user: nobody else can make it
+
+
 def candidate_dirs() -> list[str]:
     """Where coordinators may live, the first choice first."""
     chosen = os.environ.get("XDG_RUNTIME_DIR")
     dirs = [os.path.join(chosen, "shardmos")] if chosen else []
-    dirs.append("/run/shardmos")
+    dirs.append(_SERVICE_DIR)
     dirs.append(os.path.join(os.environ.get("TMPDIR") or "/tmp", f"shardmos-{os.getuid()}"))
     return dirs
 
@@ -226,7 +229,7 @@ def runtime_dir() -> str:
     """A directory of mode 0700 of this user's own, made if need be. ShardmosError if there can be none."""
     reasons = []
     for path in candidate_dirs():
-        if path == "/run/shardmos" and os.getuid() != 0 and not os.access(path, os.W_OK):
+        if path == _SERVICE_DIR and os.getuid() != 0 and not os.access(path, os.W_OK):
             continue
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
@@ -247,7 +250,7 @@ def _is_private(path: str, status: os.stat_result) -> bool:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         return False
     if status.st_mode & 0o077:
-        if path != "/run/shardmos":  # systemd's RuntimeDirectory= makes that one, with the unit's mode
+        if path != _SERVICE_DIR:  # systemd's RuntimeDirectory= makes that one, with the unit's mode
             return False
         return not status.st_mode & 0o022
     return True
@@ -279,7 +282,7 @@ def find_coordinator(name: str) -> dict[str, str]:
             status = os.lstat(directory)
         except OSError:
             continue
-        if status.st_uid not in (os.getuid(), 0):
+        if status.st_uid not in (os.getuid(), 0) and not (os.getuid() == 0 and directory == _SERVICE_DIR):
             continue  # someone else's directory in a place that all may write to
         paths = socket_paths(directory, name)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

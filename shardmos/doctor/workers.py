@@ -12,12 +12,9 @@ from shardmos.errors import ShardmosError
 
 def workers() -> Iterator[Check]:
     from shardmos.client import Client
-    from shardmos.control.protocol import runtime_dir
+    from shardmos.control.protocol import candidate_dirs
 
-    try:
-        names = sorted(path.stem for path in Path(runtime_dir()).glob("*.lock"))
-    except ShardmosError:  # said by another check
-        return
+    names = sorted({path.stem for directory in candidate_dirs() for path in Path(directory).glob("*.lock")})
     for name in names:
         try:
             with Client(name) as client:
