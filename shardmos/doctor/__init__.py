@@ -21,7 +21,6 @@ _CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     basics.compiler,
     host.kernel,
     host.capabilities,
-    host.libraries,
     host.locked_memory,
     host.huge_pages,
     host.cores,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes.util
 import errno
 import os
 import platform
@@ -51,13 +50,6 @@ def capabilities() -> Iterator[Check]:
     if lacking:
         mend = f"live ports need {' and '.join(lacking)}: run as root, or as a service (deploy/shardmos.service)"
     yield live("capabilities", ", ".join(held) or "none", mend)
-
-
-def libraries() -> Iterator[Check]:
-    found = {name: ctypes.util.find_library(name) for name in ("xdp", "bpf")}
-    lacking = [f"lib{name}" for name, path in found.items() if not path]
-    mend = "apt-get install libxdp1 libbpf1 (only for AF_XDP ports)" if lacking else ""
-    yield live("AF_XDP libraries", ", ".join(path for path in found.values() if path) or "none of libxdp, libbpf", mend)
 
 
 def locked_memory() -> Iterator[Check]:
