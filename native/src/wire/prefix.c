@@ -24,7 +24,7 @@ static bool holds(const smos_prefix_policy_t *p, const uint8_t address[16])
 
 uint8_t smos__prefix_find(const smos_prefix_policy_t *list, uint32_t count, const uint8_t address[16], uint8_t version, uint8_t otherwise)
 {
-    for (const smos_prefix_policy_t *p = list; p < list + count; p++)
-        if (p->version == version && holds(p, address)) return p->policy;
+    for (uint32_t i = 0; i < count; i++) /* the list may be NULL */
+        if (list[i].version == version && holds(&list[i], address)) return list[i].policy;
     return otherwise;
 }
