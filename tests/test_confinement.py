@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import netns
 import pytest
 from coordinators import PROGRAM, Running, gone, shardmos, until, write_module
 from test_push import source
@@ -225,3 +226,29 @@ def test_the_reader_of_captures_is_confined_too(runtime_dir: Path, replay: Path)
 def test_a_wrong_setting_is_one_line(runtime_dir: Path, replay: Path, setting: str, said: str) -> None:
     done = shardmos("up", *arguments(replay, "--set", setting))
     assert done.returncode != 0 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("driver", ["af_packet", "af_xdp"])
+def test_ports_are_served_without_rights_and_by_the_next_worker_too(
+    runtime_dir: Path, tmp_path: Path, driver: str
+) -> None:
+    netns.require()
+    with netns.Wire() as wire:
+        prefix = wire.box.command(*readable_by_anyone())
+        more = ("--driver", driver, "--set", f"security.user={OTHER}", "--set", "security.seccomp=required")
+        with Running("--pair", "left", "right", *more, prefix=prefix) as running, running.client() as client:
+            client.push(write_module(tmp_path / "tries.py", "@sm.on(sm.CONN_START)\ndef start(self, flow): pass"))
+            first = 0
+
+            def served() -> bool:
+                worker = client.status()["workers"][0]
+                return worker["state"] == "running" and worker["pid"] != first and bool(client.status()["spare"])
+
+            for _ in range(2):
+                until(served)
+                first = client.status()["workers"][0]["pid"]
+                check_rights(first, OTHER)
+                assert wire.client.run("ping", "-c", "3", "-i", "0.1", "-W", "5", wire.SERVER).returncode == 0
+                until(lambda: client.ls()[0]["calls"] > 0)
+                os.kill(first, signal.SIGKILL)
