@@ -32,8 +32,9 @@ $(STAMP): $(NATIVE) $(BUILD_FILES) | system
 run: build
 	@$(BIN)/python examples/main_job.py
 
-# The order puts what fails soonest first; pytest's closing line is the last.
+# The order puts what fails soonest first; pytest's closing line is the last. Tests whose programs cannot be had skip.
 test: build
+	@[ "$$(id -u)" != 0 ] || scripts/setup-system programs || echo "tests that need these programs will be skipped"
 	@$(MAKE) --no-print-directory lint
 	@scripts/native-test gcc
 	@scripts/native-test sanitize

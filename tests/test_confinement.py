@@ -19,6 +19,8 @@ from coordinators import PROGRAM, Running, gone, shardmos, until, write_module
 from test_push import source
 from traffic import conversations, write_pcap
 
+from shardmos import __file__ as PACKAGE
+
 # Each attempt is one call; what comes of it is published as its errno's name.
 ATTEMPTS = """
 import ctypes, errno, mmap, os, socket
@@ -83,15 +85,23 @@ def readable_by_anyone() -> list[str]:
     """A command's prefix: in a mount namespace where everyone can read the interpreter, though it is below a home."""
     if shutil.which("unshare") is None or shutil.which("setpriv") is None:
         pytest.skip("unshare and setpriv are missing: apt-get install util-linux")
-    home = next((each for each in reversed(Path(sys.base_prefix).parents) if not each.stat().st_mode & 1), None)
-    if home is None:
+    package = Path(PACKAGE).resolve().parents[1]
+    wanted = sorted({str(Path(path).resolve()) for path in (sys.base_prefix, sys.prefix, package)})
+    wanted = [path for path in wanted if not any(Path(other) in Path(path).parents for other in wanted)]
+    closed = {
+        path: next((above for above in reversed(Path(path).parents) if not above.stat().st_mode & 1), None)
+        for path in wanted
+    }
+    homes = {str(home) for home in closed.values() if home is not None}
+    moved = [path for path, home in closed.items() if home is not None]
+    if not moved:
         return []
-    aside, prefix = "/mnt", sys.base_prefix
-    script = (
-        f"mount --bind {prefix} {aside} && mount -t tmpfs -o mode=755 none {home} && mkdir -p {prefix} && "
-        f'mount --move {aside} {prefix} && exec "$@"'
-    )
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+    # A mount each holds the paths while something empty and open takes the homes' places; then they come back.
+    script = ["mount -t tmpfs -o mode=755 none /mnt"]
+    script += [f"mkdir /mnt/{n} && mount --bind '{path}' /mnt/{n}" for n, path in enumerate(moved)]
+    script += [f"mount -t tmpfs -o mode=755 none '{home}'" for home in sorted(homes)]
+    script += [f"mkdir -p '{path}' && mount --move /mnt/{n} '{path}'" for n, path in enumerate(moved)]
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", " && ".join([*script, 'exec "$@"']), "sh"]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from traffic import ACK, CLIENT, FIN, PSH, SERVER, SYN, conversation, conversations, tcp_frame, write_pcap
 
@@ -26,9 +27,8 @@ def rows(*args: object, **kwargs: object) -> Counter[str]:
     return Counter(flow.to_json() for flow in flows(*args, **kwargs))  # type: ignore[arg-type]
 
 
-def children() -> list[str]:
-    result = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    return [line for line in result.stdout.splitlines() if not line.strip().endswith("ps")]
+def children() -> list[psutil.Process]:
+    return psutil.Process().children()
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +171,8 @@ def test_a_worker_that_dies_is_an_error(tmp_path: Path) -> None:
     try:
         reading = flows(fifo, workers=2, timeout_closed=1)
         next(reading)
-        victim = max(int(line.split()[0]) for line in children() if "sh" not in line.split()[1:])
-        os.kill(victim, 9)
+        victim = max((child for child in children() if child.pid != writer.pid), key=lambda child: child.pid)
+        victim.kill()
         with pytest.raises(ShardmosError, match="SIGKILL"):
             for _ in reading:
                 pass
