@@ -643,7 +643,7 @@ def test_memory_that_is_no_segment_is_refused() -> None:
 
 @given(st.binary(min_size=56, max_size=400), st.integers(0, 600))
 def test_any_bytes_are_a_segment_or_refused(data: bytes, size: int) -> None:
-    segment = b"SMOSSTAT" + (1).to_bytes(4, "little") + size.to_bytes(4, "little") + data
+    segment = b"SMOSSTAT" + (2).to_bytes(4, "little") + size.to_bytes(4, "little") + data
     try:
         snapshot = read_stats(segment, patience=0)
     except SegmentError:

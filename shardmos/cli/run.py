@@ -124,6 +124,10 @@ def _show(result: RunResult, seconds: float, names: list[str]) -> None:
         print()
         header = ("module", "version", "calls", "errors", "drops", "resets", "emitted")
         print(columns(header, [[_cell(module, name) for name in header] for module in result.modules]))
+    own = [(f"{m['name']}.{name}", value) for m in result.modules for name, value in m["counters"].items() if value]
+    if own:
+        print()
+        print(columns(("counter", "value"), own))
     for name, summary in zip(names, result.summaries, strict=True):
         if not (isinstance(summary, dict) and "event_calls" in summary):
             print(f"\n{name}: {json.dumps(summary, default=_text, indent=2)}")

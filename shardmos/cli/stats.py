@@ -86,6 +86,15 @@ def tables(
     yield table
     if total["modules"]:
         yield _modules(total["modules"])
+        own = [(f"{m['name']}.{name}", n) for m in total["modules"] for name, n in m.get("counters", {}).items()]
+        if any(n or zeros for _, n in own):
+            table = Table(box=None, pad_edge=False)
+            table.add_column("counters of modules")
+            table.add_column("", justify="right")
+            for name, n in own:
+                if n or zeros:
+                    table.add_row(f"  {name}", f"{n:,}")
+            yield table
     queues = {**total["queues"], "restarts": total["restarts"], **stats["coordinator"]}
     table = Table(box=None, pad_edge=False)
     table.add_column("queues and coordinator")

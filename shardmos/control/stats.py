@@ -78,6 +78,8 @@ def sum_modules(each: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, A
                 if isinstance(value, list):
                     old = have.get(key, [0] * len(value))
                     have[key] = [a + b for a, b in zip(old, value, strict=True)]
+                elif isinstance(value, dict):
+                    add_counters(have.setdefault(key, {}), value)
                 elif key in _MODULE_MAXIMA:
                     have[key] = max(have.get(key, 0), value)
                 else:

@@ -15,12 +15,15 @@ from typing import Any
 from shardmos.errors import SegmentError
 
 STATS_MAGIC = b"SMOSSTAT"
-STATS_VERSION = 1
+STATS_VERSION = 2
 
 _HEADER = struct.Struct("=8sIIQIIIIIIQ")
 _SEQUENCE = struct.Struct("=Q")
 _SEQUENCE_AT = 16
-_MODULE = struct.Struct("=64s72s7Q16QQ")
+_MODULE_COUNTER = struct.Struct("=32sQ")
+_OWN_COUNTERS = 32
+_MODULE_LINE = struct.Struct("=64s72s7Q16QQ")
+_MODULE_BYTES = _MODULE_LINE.size + _OWN_COUNTERS * _MODULE_COUNTER.size
 _MODULE_COUNTERS = ("calls", "errors", "cycles", "drops", "resets", "emitted", "flows_now")
 _MAX_BYTES = 16 << 20
 
@@ -30,7 +33,8 @@ class StatsSnapshot:
     """What a worker counted, all of one moment.
 
     `counters` only grow, but those whose names end in `_now`. `modules` has a dict for each active module: its name,
-    version, calls, errors, cycles, drops, resets, emitted, flows_now, event_calls (by event number), commit_ns.
+    version, calls, errors, cycles, drops, resets, emitted, flows_now, event_calls (by event number), commit_ns, and
+    counters: those of its own, by name.
     `consistent` is False where the writer died in the middle of a change, or changed things at each of many looks.
     """
 
@@ -73,7 +77,7 @@ def _decode(segment: bytes, consistent: bool) -> StatsSnapshot:
     inside = (
         counters_at + 8 * counters <= size
         and names_at + names_bytes <= size
-        and modules_at + _MODULE.size * modules <= size
+        and modules_at + _MODULE_BYTES * modules <= size
     )
     if not inside:
         raise SegmentError("the stats segment is damaged: a table lies outside of it")
@@ -83,20 +87,22 @@ def _decode(segment: bytes, consistent: bool) -> StatsSnapshot:
     values = struct.unpack_from(f"={counters}Q", segment, counters_at)
     return StatsSnapshot(
         counters={name.decode("ascii", "replace"): value for name, value in zip(names, values, strict=True)},
-        modules=[module for slot in range(modules) if (module := _module(segment, modules_at + slot * _MODULE.size))],
+        modules=[module for slot in range(modules) if (module := _module(segment, modules_at + slot * _MODULE_BYTES))],
         heartbeat=heartbeat,
         consistent=consistent,
     )
 
 
 def _module(segment: bytes, offset: int) -> dict[str, Any] | None:
-    name, version, *numbers = _MODULE.unpack_from(segment, offset)
+    name, version, *numbers = _MODULE_LINE.unpack_from(segment, offset)
     if not name.rstrip(b"\0"):
         return None
     module: dict[str, Any] = {"name": _text(name), "version": _text(version)}
     module.update(zip(_MODULE_COUNTERS, numbers[:7], strict=True))
     module["event_calls"] = list(numbers[7:23])
     module["commit_ns"] = numbers[23]
+    own = segment[offset + _MODULE_LINE.size : offset + _MODULE_BYTES]
+    module["counters"] = {_text(label): value for label, value in _MODULE_COUNTER.iter_unpack(own) if label[0]}
     return module
 
 

@@ -200,7 +200,7 @@ void smos_shard_set_bracket(smos_shard_t *, void (*enter)(void *), void (*leave)
  * unless their name ends in "_now". Offsets are in bytes from the segment's start. */
 typedef struct smos_stats_header {
     uint8_t magic[8]; /* "SMOSSTAT" */
-    uint32_t version; /* 1 */
+    uint32_t version; /* 2 */
     uint32_t bytes;   /* of the segment */
     uint64_t sequence; /* odd while the writer changes anything */
     uint32_t counters, counters_offset; /* number; uint64_t[counters] */
@@ -209,12 +209,20 @@ typedef struct smos_stats_header {
     uint64_t heartbeat;                 /* grows with every burst and idle turn */
 } smos_stats_header_t;
 
+#define SMOS_MODULE_COUNTERS 32
+
+typedef struct smos_module_counter {
+    char name[32]; /* "" ends the list */
+    uint64_t value;
+} smos_module_counter_t;
+
 typedef struct smos_stats_module {
     char name[64];
     char version[72];
     uint64_t calls, errors, cycles, drops, resets, emitted, flows_now;
     uint64_t event_calls[16]; /* by smos_event; 15: timers and ends of bursts. calls is their sum */
     uint64_t commit_ns; /* pause of its last commit */
+    smos_module_counter_t counters[SMOS_MODULE_COUNTERS]; /* its own */
 } smos_stats_module_t;
 
 /* The shard's own view of its segment (for embedders without a memfd). */

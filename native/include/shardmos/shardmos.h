@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 #define SMOS_ABI_MAJOR 1
-#define SMOS_ABI_MINOR 1
+#define SMOS_ABI_MINOR 2
 #define SMOS_MODULE_MAGIC 0x534d4f53u /* "SMOS" */
 
 
@@ -376,6 +376,12 @@ typedef struct smos_api {
     int (*owner)(smos_engine_t *, const smos_tuple_t *);
     /* This worker's number; how many there are in *workers (may be NULL). */
     int (*worker)(smos_engine_t *, uint32_t *workers);
+
+    /* ---- since ABI 1.2 ---- */
+
+    /* In init(): a counter of the module's own, shown under its name with the module's statistics and added up over the workers. The module counts in it,
+     * in the packet thread, until fini(); a name that was given before is the same counter. NULL beyond 32 of them, or for a name that is not [a-z0-9_]{1,31}. */
+    uint64_t *(*counter)(smos_engine_t *, const char *name);
 } smos_api_t;
 
 typedef struct smos_param {

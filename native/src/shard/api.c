@@ -119,6 +119,25 @@ static void api_log(smos_engine_t *engine, int level, const char *text)
 }
 
 
+static bool counter_name(const char *name)
+{
+    size_t n = strnlen(name, sizeof((smos_module_counter_t *)0)->name);
+    return n && n < sizeof((smos_module_counter_t *)0)->name && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == n;
+}
+
+
+static uint64_t *api_counter(smos_engine_t *engine, const char *name)
+{
+    smos_box_t *box = smos__box_preparing;
+    if (!engine || !name || !box || !counter_name(name)) return NULL;
+    for (smos_module_counter_t *c = box->stats.counters; c < box->stats.counters + SMOS_MODULE_COUNTERS; c++) {
+        if (!c->name[0]) memcpy(c->name, name, strlen(name));
+        if (!strcmp(c->name, name)) return &c->value;
+    }
+    return NULL;
+}
+
+
 static int64_t api_now_ns(smos_engine_t *engine) { return engine ? shard_of(engine)->now_ns : 0; }
 static uint64_t api_flow_count(smos_engine_t *engine) { return engine ? shard_of(engine)->arena.header->in_use : 0; }
 
@@ -154,7 +173,7 @@ const smos_api_t *smos_shard_api(void)
         .set_context = smos__api_set_context, .get_context = smos__api_get_context, .state = smos__api_state,
         .set_timer = smos__api_set_timer, .cancel_timer = smos__api_cancel_timer, .at_burst_end = smos__api_at_burst_end,
         .overwrite = smos__api_overwrite, .insert = smos__api_insert, .remove = smos__api_remove, .inject = smos__api_inject,
-        .owner = smos__api_owner, .worker = smos__api_worker,
+        .owner = smos__api_owner, .worker = smos__api_worker, .counter = api_counter,
     };
     return &API;
 }

@@ -74,7 +74,7 @@ int smos__segments_open(smos_shard_t *s)
     if (!status) status = smos__region_map(&s->crumb_region, s->config.breadcrumb_fd, sizeof(smos_breadcrumb_t));
     if (status) return status;
     smos_stats_header_t *h = s->stats = s->stats_region.memory;
-    h->version = 1;
+    h->version = 2;
     h->bytes = (uint32_t)bytes;
     h->counters = SMOS__C_COUNT;
     h->counters_offset = (uint32_t)head;
