@@ -392,3 +392,33 @@ def test_the_command(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "n two words\nn 3\nhello rest 5\n"), result.stderr
     assert "8 packets" in result.stderr
+
+
+def test_translation_of_addresses_both_ways(tmp_path: Path) -> None:
+    """The server knows the client by the translated address only, as behind a real translator."""
+    outside = ("192.0.2.1", 1025)
+    frames = [
+        tcp_frame(CLIENT, SERVER, 1000, 0, SYN),
+        tcp_frame(SERVER, outside, 9000, 1001, SYN | ACK),
+        tcp_frame(CLIENT, SERVER, 1001, 9001, ACK),
+        tcp_frame(CLIENT, SERVER, 1001, 9001, PSH | ACK, b"GET"),
+        tcp_frame(SERVER, outside, 9001, 1004, PSH | ACK, b"yes"),
+    ]
+    write_pcap(tmp_path / "x.pcap", frames)
+    source = str(PROGRAMS / "packets.c")
+    command = [*COMMAND, "run", "--mos", source, "-r", "x.pcap", "--write", "out.pcap", "--", "nat"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    records, out = (tmp_path / "out.pcap").read_bytes(), []
+    at = 24
+    while at < len(records):
+        length = int.from_bytes(records[at + 8 : at + 12], "little")
+        out.append(records[at + 16 : at + 16 + length])
+        at += 16 + length
+    assert out == [
+        tcp_frame(outside, SERVER, 1000, 0, SYN),
+        tcp_frame(SERVER, CLIENT, 9000, 1001, SYN | ACK),
+        tcp_frame(outside, SERVER, 1001, 9001, ACK),
+        tcp_frame(outside, SERVER, 1001, 9001, PSH | ACK, b"GET"),
+        tcp_frame(SERVER, CLIENT, 9001, 1004, PSH | ACK, b"yes"),
+    ]
