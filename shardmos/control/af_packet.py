@@ -53,6 +53,7 @@ class Ring:
     block_bytes: int
     blocks: int
     frame_bytes: int
+    block_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -112,7 +113,8 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
     pair = len(names) == 2
     if pair:
         pairs.check(interfaces)
-    ring = _pair_ring(max(each.mtu for each in interfaces), options["ring"]) if pair else _block_ring(options["ring"])
+    largest, size = max(each.mtu for each in interfaces), options["ring"]
+    ring = _pair_ring(largest, size) if pair else _block_ring(size, options["block_time"])
     port = PacketPort(names, interfaces, ring, options["fail"] == "open")
     try:
         if pair:
@@ -140,8 +142,8 @@ def _explain(error: OSError) -> str:
     return f"the packet sockets cannot be opened: {error.strerror}"
 
 
-def _block_ring(size: int) -> Ring:
-    return Ring(_BLOCK, max(4, size // _BLOCK), _BLOCK)
+def _block_ring(size: int, seconds: float) -> Ring:
+    return Ring(_BLOCK, max(4, size // _BLOCK), _BLOCK, max(1, round(seconds * 1000)))
 
 
 def _pair_ring(mtu: int, size: int) -> Ring:
@@ -191,7 +193,7 @@ def _configure(each: socket.socket, of: Interface, ring: Ring, pair: bool, optio
     frames = ring.block_bytes // ring.frame_bytes * ring.blocks
     request = [ring.block_bytes, ring.blocks, ring.frame_bytes, frames]
     if not pair:
-        request += [max(1, round(options["block_time"] * 1000)), 0, 0]
+        request += [ring.block_ms, 0, 0]
     each.setsockopt(_SOL_PACKET, _RX_RING, struct.pack(f"={len(request)}I", *request))
     _attach(each, socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DENY_ALL)  # until all have joined: nothing is seen twice
     each.bind((of.name, _ETH_P_ALL))

@@ -12,9 +12,10 @@ _HEADER = 4096
 
 
 class Handover:
-    """Empty where there is one worker."""
+    """Empty where there is one worker. `scattered`: packets come to any worker; order is to be kept from the start."""
 
-    def __init__(self, workers: int, size: int) -> None:
+    def __init__(self, workers: int, size: int, scattered: bool) -> None:
+        self._scattered = scattered
         self._rings: dict[tuple[int, int], int] = {}
         self._bells: list[int] = []
         self._workers = workers if workers > 1 else 0
@@ -43,6 +44,7 @@ class Handover:
             "from": [self._rings.get((other, worker), -1) for other in others],
             "to": [self._rings.get((worker, other), -1) for other in others],
             "bells": self._bells,
+            "scattered": self._scattered,
         }
 
     def close(self) -> None:

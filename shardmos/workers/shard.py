@@ -252,7 +252,8 @@ class Shard:
     def set_handover(self, spec: Mapping[str, Any]) -> None:
         """Rings from and to the other workers (a spec of shardmos.control.handover); after the ports were added."""
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_set_handover(self._open(), spec["from"], spec["to"], spec["bells"], error), error)
+        ways = (spec["from"], spec["to"], spec["bells"], int(spec["scattered"]))
+        _check(lib.smos_shard_set_handover(self._open(), *ways, error), error)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes what passes, edited and injected packets included, into a pcap file. Once captures are open."""

@@ -122,8 +122,10 @@ typedef struct smos_xsk_port {
 int smos_shard_add_xsk_port(smos_shard_t *, const smos_xsk_port_t *, char *error);
 int smos_shard_replace_xsk_port(smos_shard_t *, int place, const smos_xsk_port_t *, char *error);
 /* After the ports were added: rings from and to every other worker, arrays of `workers` memfds of equal size (at least 1 MiB and a page; whoever
- * comes first lays them out), and an eventfd for each worker, nonblocking. What is at this worker's own place is not looked at. */
-int smos_shard_set_handover(smos_shard_t *, const int *from, const int *to, const int *bells, char *error);
+ * comes first lays them out), and an eventfd for each worker, nonblocking. What is at this worker's own place is not looked at.
+ * `scattered`: packets are known to come to any worker; each then waits, at most 200 ms, until all workers are as far as it. Without, that
+ * begins with the first packet that is handed over. */
+int smos_shard_set_handover(smos_shard_t *, const int *from, const int *to, const int *bells, int scattered, char *error);
 /* A hand-over ring in the memory of fd (see smos_dealer). */
 int smos_shard_open_ring(smos_shard_t *, int fd, char *error);
 /* Writes what passes, edited and injected packets included, into a pcap file. After the port was opened, before the first run. */

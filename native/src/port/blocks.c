@@ -7,6 +7,7 @@
 
 #include "port/af_packet.h"
 
+#define STAMPED_NS 2000000 /* between a frame's time and its being counted in its block */
 #define LOOK_NS 1000000 /* between two looks at the socket's error */
 
 typedef struct blocks {
@@ -72,16 +73,19 @@ static void deliver(blocks_t *b, smos__frame_t *frame, struct tpacket3_hdr *h)
 static int receive(smos__port_t *port, smos__frame_t *burst, int max)
 {
     blocks_t *b = (blocks_t *)port;
+    int64_t now = smos__host_ns();
     if (b->held && !b->left) {
+        block(b, b->at)->hdr.bh1.num_pkts = 0;
         __atomic_store_n(&block(b, b->at)->hdr.bh1.block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
         b->held = false;
         b->at = (b->at + 1) % b->count;
     }
     if (!b->held) {
         if (!is_ready(b, b->at)) {
-            int64_t now = smos__host_ns();
             look(b, now);
             port->now_ns = now;
+            /* The kernel counts in the block while it fills it: none means that nothing waits for the block's time to be up. */
+            if (!__atomic_load_n(&block(b, b->at)->hdr.bh1.num_pkts, __ATOMIC_RELAXED)) port->clear_ns = now - STAMPED_NS;
             return 0;
         }
         b->held = true;

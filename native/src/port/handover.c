@@ -1,35 +1,24 @@
 #include "port/handover.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 typedef struct handover {
     smos__port_t port;
-    smos__port_t **rings;
-    smos__ring_t **handles;
-    int count, first;
+    smos__port_t *ring;
+    smos__ring_t *handle;
 } handover_t;
 
 
 static int receive(smos__port_t *port, smos__frame_t *burst, int max)
 {
     handover_t *h = (handover_t *)port;
-    int n = 0;
-    for (int i = 0; i < h->count && n < max; i++) {
-        smos__port_t *ring = h->rings[(h->first + i) % h->count];
-        int share = (max - n) / (h->count - i);
-        int got = share ? ring->receive(ring, burst + n, share) : 0;
-        if (got == SMOS__PORT_FAILED) {
-            memcpy(port->error, ring->error, sizeof port->error);
-            return got;
-        }
-        for (int k = 0; k < got; k++) burst[n + k].flags |= SMOS__FRAME_HANDED;
-        if (got > 0) n += got;
-    }
-    h->first = (h->first + 1) % h->count;
-    return n; /* the port's packets are counted where they came from the wire */
+    int64_t clock_ns = smos__ring_clock(h->handle); /* before looking: what was pushed up to then is seen */
+    int n = h->ring->receive(h->ring, burst, max);
+    for (int i = 0; i < n; i++) burst[i].flags |= SMOS__FRAME_HANDED;
+    if (n == 0) port->clear_ns = clock_ns;
+    if (n == SMOS__PORT_FAILED) __builtin_memcpy(port->error, h->ring->error, sizeof port->error);
+    return n; /* not in the port's statistics: they are counted where they came from the wire */
 }
 
 
@@ -37,38 +26,27 @@ static int arm(smos__port_t *port)
 {
     handover_t *h = (handover_t *)port;
     uint64_t rings;
-    if (read(port->fd, &rings, sizeof rings) < 0) rings = 0; /* nonblocking: there may be none */
-    int waiting = 0;
-    for (int i = 0; i < h->count; i++) waiting |= smos__ring_sleeps(h->handles[i]);
-    return waiting;
+    if (port->fd >= 0 && read(port->fd, &rings, sizeof rings) < 0) rings = 0; /* nonblocking: there may be none */
+    return smos__ring_sleeps(h->handle);
 }
+
+
+static void want_clock(smos__port_t *port, int64_t until_ns) { smos__ring_want_clock(((handover_t *)port)->handle, until_ns); }
 
 
 static void close_port(smos__port_t *port)
 {
     handover_t *h = (handover_t *)port;
-    for (int i = 0; i < h->count; i++) h->rings[i]->close(h->rings[i]);
-    free(h->rings);
-    free(h->handles);
+    h->ring->close(h->ring);
     free(h);
 }
 
 
-smos__port_t *smos__handover_open(smos__ring_t **rings, int count, int bell, char *error)
+smos__port_t *smos__handover_open(smos__ring_t *ring, int bell, char *error)
 {
     handover_t *h = calloc(1, sizeof *h);
-    if (h) h->rings = calloc((size_t)count, sizeof *h->rings), h->handles = calloc((size_t)count, sizeof *h->handles);
-    if (!h || !h->rings || !h->handles) {
-        snprintf(error, SMOS__PORT_ERROR, "out of memory");
-        if (h) free(h->rings), free(h->handles);
-        free(h);
-        return NULL;
-    }
-    h->port = (smos__port_t){.receive = receive, .close = close_port, .arm = arm, .fd = bell, .ends = 1};
-    for (; h->count < count; h->count++) {
-        h->handles[h->count] = rings[h->count];
-        h->rings[h->count] = smos__port_open_ring(rings[h->count], error);
-        if (!h->rings[h->count]) return close_port(&h->port), NULL;
-    }
+    smos__port_t *port = h ? smos__port_open_ring(ring, error) : NULL;
+    if (!port) return free(h), NULL;
+    *h = (handover_t){.ring = port, .handle = ring, .port = {.receive = receive, .close = close_port, .arm = arm, .want_clock = want_clock, .fd = bell, .ends = 1}};
     return &h->port;
 }

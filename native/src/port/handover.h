@@ -1,4 +1,4 @@
-/* handover.h: what other workers took from the wire for this one, as a port: their rings, and one bell that they ring when it sleeps. */
+/* handover.h: what another worker took from the wire for this one, as a port: its ring, and a bell that it rings when this one sleeps. */
 #ifndef SMOS__HANDOVER_H
 #define SMOS__HANDOVER_H
 
@@ -10,7 +10,13 @@ smos__ring_t *smos__ring_open(void *memory, size_t bytes, bool producer, uint64_
 /* The producer's side, after pushes: true once if the consumer sleeps, whose bell is then to be rung. */
 bool smos__ring_wants_bell(smos__ring_t *);
 
-/* Takes the rings over. `bell` is an eventfd and stays the caller's. Frames come with SMOS__FRAME_HANDED. */
-smos__port_t *smos__handover_open(smos__ring_t **rings, int count, int bell, char *error);
+/* How far the producer is: everything that it took from the wire up to then was pushed. It says so while the consumer wants to know. */
+void smos__ring_want_clock(smos__ring_t *, int64_t until_ns);
+int64_t smos__ring_clock(const smos__ring_t *);
+bool smos__ring_clock_wanted(const smos__ring_t *, int64_t now_ns);
+void smos__ring_set_clock(smos__ring_t *, int64_t time_ns);
+
+/* Takes the ring over. `bell` is an eventfd that stays the caller's, or -1 where another of its ports has it. Frames come with SMOS__FRAME_HANDED. */
+smos__port_t *smos__handover_open(smos__ring_t *, int bell, char *error);
 
 #endif

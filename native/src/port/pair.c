@@ -17,6 +17,7 @@
 #include "port/af_packet.h"
 
 #define LOOK_NS 1000000 /* between two looks at the sockets' errors */
+#define STAMPED_NS 200000 /* between a frame's time and its slot's being ours */
 #define OURS_BYTES (4u << 20) /* frames of our own in one burst */
 #define BIG_ROOM (SMOS__LARGEST_FRAME + 64)
 #define TRIES 2 /* a frame that was received so often without being settled killed whoever looked at it */
@@ -177,14 +178,17 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
 {
     pair_t *p = (pair_t *)port;
     p->turn = !p->turn; /* neither end starves the other */
+    p->big_used = 0;
+    int64_t before = smos__host_ns();
     int n = take(p, p->turn, burst, (max + 1) / 2);
     n += take(p, !p->turn, burst + n, max - n);
     for (int i = 0; i < n; i++) p->port.stats.bytes += burst[i].len;
     if (n) return n;
     flush(port);
-    int64_t now = smos__host_ns();
+    int64_t now = before;
     if (now - p->looked_ns > LOOK_NS) look(p, now);
     port->now_ns = now;
+    port->clear_ns = before - STAMPED_NS;
     return 0;
 }
 
@@ -229,8 +233,11 @@ static void flush(smos__port_t *port)
     for (int i = 0; i < 2; i++)
         if (p->end[i].out.count) smos__transmit_flush(&p->end[i].out);
     for (int i = 0; i < 2; i++)
-        for (end_t *e = &p->end[i]; e->first != e->next; e->first = (e->first + 1) % e->count) release(slot(p, e, e->first));
-    p->big_used = 0;
+        for (end_t *e = &p->end[i]; e->first != e->next; e->first = (e->first + 1) % e->count) {
+            struct tpacket2_hdr *h = slot(p, e, e->first);
+            if (h->tp_padding[SETTLED] == UNSETTLED) break;
+            release(h);
+        }
     p->ours_used = 0;
 }
 

@@ -16,6 +16,7 @@ typedef struct smos__port_stats {
     uint64_t bytes;         /* on the wire */
     uint64_t dropped;       /* lost before receive, as the source tells it (ring full) */
     uint64_t time_backward; /* timestamps earlier than the packet before */
+    uint64_t unordered;     /* delivered before all others that may have older ones had said how far they are */
     uint64_t outgoing;      /* of the packets: sent by this host itself */
     uint64_t segments;      /* what super packets (GRO, TSO) would have been on the wire, beyond one each */
     /* Inline ports. What forward got is counted in exactly one of forwarded and lost_*, what send got likewise in sent and unsent. */
@@ -40,6 +41,8 @@ struct smos__port {
     void (*close)(smos__port_t *); /* frees the port */
     /* NULL, or called when there was nothing to receive and `fd` is going to be waited for: has it told. 1: something came after all. */
     int (*arm)(smos__port_t *);
+    void (*want_clock)(smos__port_t *, int64_t until_ns); /* a ring of another worker's, who is to say how far it is; NULL elsewhere */
+    int64_t clear_ns;              /* after a 0: everything that came before this time was delivered; 0 unknown */
     /* Inline ports only, NULL elsewhere. After a burst was received each of its frames meets exactly one of forward and drop, in order,
      * before the next receive. */
     void (*forward)(smos__port_t *, smos__frame_t *); /* out of the other end as it stands; the port may move the descriptor instead of copying */

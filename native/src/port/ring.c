@@ -36,9 +36,11 @@ typedef struct shared {
     _Alignas(64) _Atomic uint64_t head; /* producer's line */
     _Atomic uint64_t full;
     _Atomic uint32_t ended; /* 1 the end, 2 a failure */
+    _Atomic int64_t clock_ns;
     _Alignas(64) _Atomic uint64_t tail; /* consumer's line */
     _Atomic uint64_t taken;             /* behind what was delivered: beyond tail lies what is being worked on */
     _Atomic uint32_t sleeps;
+    _Atomic int64_t clock_until_ns; /* the consumer wants to see the clock so long */
     _Alignas(64) char error[SMOS__PORT_ERROR];
 } shared_t;
 
@@ -131,6 +133,26 @@ int smos__ring_sleeps(smos__ring_t *ring)
 {
     atomic_store_explicit(&ring->shared->sleeps, 1, memory_order_seq_cst);
     return atomic_load_explicit(&ring->shared->head, memory_order_seq_cst) != ring->tail;
+}
+
+void smos__ring_want_clock(smos__ring_t *ring, int64_t until_ns)
+{
+    atomic_store_explicit(&ring->shared->clock_until_ns, until_ns, memory_order_relaxed);
+}
+
+int64_t smos__ring_clock(const smos__ring_t *ring)
+{
+    return atomic_load_explicit(&ring->shared->clock_ns, memory_order_acquire);
+}
+
+bool smos__ring_clock_wanted(const smos__ring_t *ring, int64_t now_ns)
+{
+    return atomic_load_explicit(&ring->shared->clock_until_ns, memory_order_relaxed) > now_ns;
+}
+
+void smos__ring_set_clock(smos__ring_t *ring, int64_t time_ns)
+{
+    atomic_store_explicit(&ring->shared->clock_ns, time_ns, memory_order_release);
 }
 
 bool smos__ring_wants_bell(smos__ring_t *ring)

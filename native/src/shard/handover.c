@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "port/af_packet.h"
 #include "port/handover.h"
 #include "port/multi.h"
 #include "shard/shard.h"
@@ -28,7 +29,8 @@ typedef struct way {
 
 struct smos__handovers {
     uint32_t workers;
-    bool any;
+    bool any, clocks; /* somebody wants to know how far we are */
+    smos__decoded_t decoded;
     uint8_t *room; /* a last fragment and its datagram, put together */
     way_t way[];
 };
@@ -140,6 +142,7 @@ static bool route_fragment(smos_shard_t *s, smos__frame_t *frame, smos__decoded_
 bool smos__handover_route(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t *d)
 {
     uint32_t me = s->config.worker;
+    if (frame->flags & SMOS__FRAME_ROUTED) return !(frame->flags & SMOS__FRAME_COPY);
     if (frame->flags & SMOS__FRAME_HANDED) {
         bool mine = !(frame->flags & SMOS__FRAME_COPY);
         if (mine) SMOS__COUNT(s, packets_taken_over);
@@ -170,9 +173,36 @@ bool smos__handover_route(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
 }
 
 
+/* Before the frame waits for its turn: what others own of it goes to them now. Fragments at home, and what is this worker's, are kept. */
+static bool route_early(void *context, smos__frame_t *frame)
+{
+    smos_shard_t *s = context;
+    smos__decoded_t *d = &s->handover->decoded;
+    if (!smos__decode_fast(frame, d)) smos__decode(frame, NULL, d);
+    if (d->fragments && home(s, d) == s->config.worker) return true;
+    uint8_t layers = d->layers;
+    bool mine = smos__handover_route(s, frame, d);
+    frame->flags |= SMOS__FRAME_ROUTED | (mine ? 0 : SMOS__FRAME_COPY);
+    if (mine) return true;
+    if (!d->layers) return false; /* a fragment, at home elsewhere */
+    for (int i = 0; i < layers; i++) {
+        const smos__layer_t *l = &d->layer[i];
+        if (owner(s, &l->tuple) == s->config.worker || (l->flags & SMOS__ICMP_ERROR && owner(s, &l->quoted) == s->config.worker)) return true;
+    }
+    return false;
+}
+
+
 void smos__handover_flush(smos_shard_t *s)
 {
     struct smos__handovers *h = s->handover;
+    int64_t now = smos__host_ns();
+    h->clocks = false;
+    for (uint32_t i = 0; i < h->workers; i++) {
+        if (!h->way[i].ring || !smos__ring_clock_wanted(h->way[i].ring, now)) continue;
+        smos__ring_set_clock(h->way[i].ring, s->port->clear_ns);
+        h->clocks = true;
+    }
     if (!h->any) return;
     h->any = false;
     for (uint32_t i = 0; i < h->workers; i++) {
@@ -182,6 +212,9 @@ void smos__handover_flush(smos_shard_t *s)
         w->used = false;
     }
 }
+
+
+bool smos__handover_is_hot(const smos_shard_t *s) { return s->handover && s->handover->clocks; }
 
 
 void smos__handover_close(smos_shard_t *s)
@@ -213,14 +246,13 @@ static smos__ring_t *map_ring(smos_shard_t *s, int fd, smos__region_t *region, b
 }
 
 
-int smos_shard_set_handover(smos_shard_t *s, const int *from, const int *to, const int *bells, char *error)
+int smos_shard_set_handover(smos_shard_t *s, const int *from, const int *to, const int *bells, int scattered, char *error)
 {
     uint32_t workers = s->config.workers, me = s->config.worker;
     if (s->handover || workers < 2 || workers > 256) return snprintf(error, SMOS_ERROR_SIZE, "hand-over is between 2 to 256 workers, and set once"), -EINVAL;
     struct smos__handovers *h = s->handover = calloc(1, sizeof *h + workers * sizeof *h->way);
     if (h) h->room = malloc(2 * WHOLE_ROOM);
-    smos__ring_t *rings[256];
-    int count = 0;
+    int bell = bells[me]; /* one port has it for all */
     if (!h || !h->room) {
         smos__handover_close(s);
         return snprintf(error, SMOS_ERROR_SIZE, "out of memory"), -ENOMEM;
@@ -232,13 +264,16 @@ int smos_shard_set_handover(smos_shard_t *s, const int *from, const int *to, con
         w->bell = bells[i];
         w->ring = map_ring(s, to[i], &w->to, true);
         smos__ring_t *in = w->ring ? map_ring(s, from[i], &w->from, false) : NULL;
-        if (!in) {
-            while (count) smos__ring_free(rings[--count]);
-            smos__handover_close(s);
+        smos__port_t *port = in ? smos__handover_open(in, bell, error) : NULL;
+        if (!port) {
+            smos__ring_free(in);
             return snprintf(error, SMOS_ERROR_SIZE, "the hand-over rings with worker %u cannot be mapped: %s", i, strerror(errno)), -EINVAL;
         }
-        rings[count++] = in;
+        int status = smos__shard_add_port(s, port, error);
+        if (status) return status;
+        bell = -1;
     }
-    smos__port_t *port = smos__handover_open(rings, count, bells[me], error);
-    return port ? smos__shard_add_port(s, port, error) : -ENOMEM;
+    smos__multi_set_route(s->port, route_early, s);
+    if (scattered) smos__multi_keep_order(s->port);
+    return 0;
 }

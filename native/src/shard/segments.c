@@ -113,6 +113,7 @@ static void gather(smos_shard_t *s)
     if (s->port) {
         c[SMOS__C_port_lost] = s->port->stats.dropped;
         c[SMOS__C_port_packets] = s->port->stats.packets;
+        c[SMOS__C_port_unordered] = s->port->stats.unordered;
         c[SMOS__C_port_outgoing] = s->port->stats.outgoing;
         c[SMOS__C_port_segments] = s->port->stats.segments;
         c[SMOS__C_port_completed] = s->port->stats.completed;

@@ -16,6 +16,7 @@
 #define BURSTS_PER_PUBLISH 256
 #define BURSTS_PER_CLOCK 4 /* full ones between two looks at the clock */
 #define FINISH_PER_CALL 1024
+#define HOT_WAIT_NS 300000 /* between two words of an idle worker about how far it is */
 #define FINISH_AHEAD 4 /* slots fetched before they are looked at */
 
 
@@ -233,6 +234,7 @@ int64_t smos_shard_wait_ns(const smos_shard_t *s)
 {
     if (!s->port) return -1;
     if (s->port->wait_ns > 0) return s->port->wait_ns;
+    if (smos__handover_is_hot(s)) return HOT_WAIT_NS;
     return s->port->fd >= 0 ? -1 : 1000000; /* unknown: a descriptor tells, or look again in a millisecond */
 }
 

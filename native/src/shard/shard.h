@@ -166,6 +166,7 @@ void smos__handover_decode(smos_shard_t *, smos__frame_t *, smos__decoded_t *); 
 /* Gives the frame to whoever owns a layer of it. True: it is this worker's to count and to pass on. Leaves in the decoded what is to be done here. */
 bool smos__handover_route(smos_shard_t *, smos__frame_t *, smos__decoded_t *);
 void smos__handover_flush(smos_shard_t *); /* end of a burst: rings the bells of those who sleep */
+bool smos__handover_is_hot(const smos_shard_t *); /* others wait for our clock: an idle worker looks up often */
 void smos__handover_close(smos_shard_t *);
 
 /* live.c: gives the shard one port more, which it owns from then on, also on failure. 0 or a negative errno with one line in error. */
