@@ -31,6 +31,7 @@ typedef struct xdp {
     bool inherits; /* another process's receive rings are not worked off: what is free is not known */
     bool fail_open, busy_poll;
     uint32_t turn;
+    uint32_t unsettled; /* frames of a pair that were received and met neither forward nor drop */
     int64_t looked_ns;
 } xdp_t;
 
@@ -138,6 +139,7 @@ static void forward(smos__port_t *port, smos__frame_t *frame)
     xdp_t *p = (xdp_t *)port;
     bool handed = frame->flags & SMOS__FRAME_HANDED;
     uint32_t own = frame->token & 0xffffff;
+    p->unsettled -= !handed;
     smos__xsk_t *x = out_of(p, !frame->end, handed ? 0 : frame->token >> 24);
     if (frame->len > p->largest) {
         port->stats.lost_size++;
@@ -154,7 +156,10 @@ static void forward(smos__port_t *port, smos__frame_t *frame)
 
 static void drop(smos__port_t *port, smos__frame_t *frame)
 {
-    if (!(frame->flags & SMOS__FRAME_HANDED)) give_back((xdp_t *)port, frame->token & 0xffffff);
+    xdp_t *p = (xdp_t *)port;
+    if (frame->flags & SMOS__FRAME_HANDED) return;
+    p->unsettled--;
+    give_back(p, frame->token & 0xffffff);
 }
 
 
@@ -181,7 +186,8 @@ static void take_stock(xdp_t *p)
 }
 
 
-/* In this order: what goes out is published before it leaves the receive rings, and those before their frames come round again. */
+/* In this order: what goes out is published before it leaves the receive rings, and those before their frames come round again. While frames wait
+ * for their turn, all stay in the receive rings, where whoever takes this process's place finds them. */
 static void flush(smos__port_t *port)
 {
     xdp_t *p = (xdp_t *)port;
@@ -194,6 +200,7 @@ static void flush(smos__port_t *port)
             complete(p, x);
         }
     }
+    if (p->unsettled) return;
     for (uint32_t i = 0; i < p->first[2]; i++) smos__xsk_consumed(&p->socket[i].receive);
     if (p->inherits) take_stock(p);
     for (uint32_t i = 0; i < p->first[2]; i++) refill(p, &p->socket[(i + p->turn) % p->first[2]]);
@@ -205,7 +212,7 @@ static void let_go(xdp_t *p, smos__frame_t *frame)
 {
     p->port.stats.poison++;
     if (p->fail_open && p->port.ends == 2)
-        forward(&p->port, frame);
+        p->unsettled++, forward(&p->port, frame);
     else
         give_back(p, frame->token & 0xffffff);
 }
@@ -262,8 +269,10 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         int share = (max - n) / (int)(sockets - i);
         if (share > 0) n += take(p, (p->turn + i) % sockets, burst + n, share, now);
     }
+    if (port->forward) p->unsettled += (uint32_t)n;
     if (n) return n;
     flush(port);
+    port->clear_ns = now; /* whatever comes will be stamped later */
     if (p->busy_poll)
         for (uint32_t i = 0; i < sockets; i++) (void)recvfrom(p->socket[i].fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
     if (now - p->looked_ns > LOOK_NS) {
