@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
-from functools import cache
 from pathlib import Path
 
 import pytest
 from cli_help import COMMAND
+from mos_run import PROGRAMS, Run
 from traffic import (
     ACK,
     CLIENT,
@@ -27,33 +26,6 @@ from traffic import (
 from shardmos.control.compile import CompileError
 from shardmos.errors import ModuleError, ShardmosError
 from shardmos.mos import compile_mos
-from shardmos.run import execute
-from shardmos.workers.load import CModule
-
-PROGRAMS = Path(__file__).parent / "mos"
-
-
-class Run:
-    """Runs a program over frames: the lines that it printed. `errors` are those on standard error."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str], folder: Path) -> None:
-        self._capfd, self._folder, self.errors = capfd, folder, list[str]()
-
-    def __call__(
-        self, name: str, frames: list[bytes], *arguments: str, step: float = 0.001, workers: int = 1
-    ) -> list[str]:
-        path = write_pcap(self._folder / "frames.pcap", frames, step=step)
-        module = CModule(f"{name}.c", compiled(name), {"args": shlex.join(arguments)}, program=True)
-        self._capfd.readouterr()
-        execute(path, [module], workers=workers)
-        output = self._capfd.readouterr()
-        self.errors = output.err.splitlines()
-        return output.out.splitlines()
-
-
-@cache
-def compiled(name: str) -> bytes:
-    return compile_mos([str(PROGRAMS / f"{name}.c")])
 
 
 @pytest.fixture

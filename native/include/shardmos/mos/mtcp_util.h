@@ -12,8 +12,9 @@
 extern "C" {
 #endif
 
-/* Core that receives packets of these addresses (network order), out of num_queues: a Toeplitz hash with mOS's symmetric key. mOS had it
- * with five arguments, then with six (endian_check): what follows num_queues is not read. A worker sees one core, so programs ask with 1. */
+/* Core that receives packets of these addresses (network order), out of num_queues. A worker is one core: with num_queues 1 the answer is 0 where
+ * such packets come to this worker, and 1 where they come to another. With more queues: a Toeplitz hash with mOS's symmetric key. mOS had it
+ * with five arguments, then with six (endian_check): what follows num_queues is not read. */
 int GetRSSCPUCore(in_addr_t sip, in_addr_t dip, in_port_t sp, in_port_t dp, int num_queues, ...);
 
 /* Cuts str at blanks, in place, into at most max_argc words. 0; -1 (EINVAL) for more than that. */

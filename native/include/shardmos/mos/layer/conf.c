@@ -53,6 +53,8 @@ static void mos_line(const char *name, const char *value)
         number(name, value, 1, 1000000000, &c->max_concurrency);
     } else if (!strcmp(name, "rmem_size")) {
         if (number(name, value, 1, 1 << 30, &c->rcvbuf_size)) mos__conf.rmem_size = c->rcvbuf_size;
+    } else if (!strcmp(name, "no_ring_buffers")) {
+        if (number(name, value, 0, 1, &n)) mos__conf.no_buffers = n;
     } else if (!strcmp(name, "wmem_size")) {
         number(name, value, 0, 1 << 30, &c->sndbuf_size);
     } else if (!strcmp(name, "tcp_tw_interval")) {

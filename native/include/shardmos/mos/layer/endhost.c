@@ -57,7 +57,7 @@ WEAK int StrToArgs(char *str, int *argc, char **argv, int max_argc)
 
 
 /* Toeplitz over source address, destination address, source port, destination port, with every byte of the key 0x05. */
-WEAK int GetRSSCPUCore(in_addr_t sip, in_addr_t dip, in_port_t sp, in_port_t dp, int num_queues, ...)
+static int toeplitz(in_addr_t sip, in_addr_t dip, in_port_t sp, in_port_t dp)
 {
     uint8_t bytes[12];
     uint32_t hash = 0, window = 0x05050505;
@@ -71,5 +71,17 @@ WEAK int GetRSSCPUCore(in_addr_t sip, in_addr_t dip, in_port_t sp, in_port_t dp,
             window = window << 1 | (0x05u >> bit & 1);
         }
     }
-    return num_queues > 1 ? (int)((hash & 127) % (unsigned)num_queues) : 0;
+    return (int)(hash & 127);
+}
+
+
+/* Whoever sees one core asks whether it is the one: translators of addresses choose ports by it, whose answers have to come to this worker. */
+WEAK int GetRSSCPUCore(in_addr_t sip, in_addr_t dip, in_port_t sp, in_port_t dp, int num_queues, ...)
+{
+    smos_tuple_t t = {.src = {[10] = 0xff, 0xff}, .dst = {[10] = 0xff, 0xff}, .sport = ntohs(sp), .dport = ntohs(dp), .proto = IPPROTO_TCP, .version = 4};
+    if (num_queues > 1) return toeplitz(sip, dip, sp, dp) % num_queues;
+    memcpy(t.src + 12, &sip, 4);
+    memcpy(t.dst + 12, &dip, 4);
+    int owner = ENGINE(owner, &t), me = ENGINE(worker, NULL);
+    return owner < 0 || owner == me ? 0 : 1;
 }

@@ -109,7 +109,7 @@ typedef struct now {
 typedef struct conf {
     struct mtcp_conf public;
     int rmem_size; /* 0: not configured */
-    bool forward;
+    bool forward, no_buffers;
 } conf_t;
 
 extern const smos_api_t *mos__api;
@@ -121,6 +121,7 @@ extern listener_t mos__listeners[MAX_LISTENERS];
 extern __thread int mos__here; /* above 0: in the engine's thread */
 extern bool mos__over;         /* exit(), or the end: no callback any more */
 extern bool mos__begun;        /* packets came: the set-up is over */
+extern uint64_t mos__whole_buffer; /* the engine's limit of out-of-order bytes */
 
 #define ENGINE(f, ...) mos__api->f(mos__engine, ##__VA_ARGS__)
 #define HAVE(f) (offsetof(smos_api_t, f) < mos__api->size && mos__api->f)
@@ -141,6 +142,9 @@ void mos__flows_free(void);
 entry_t *mos__flow_new(listener_t *, const smos_call_t *);
 void mos__flow_free(entry_t *);
 
+/* stream.c: bytes of a side that stay readable, 0: no reassembly. *have is what was set before, 0 at first for a new socket. 0, or as the engine. */
+int mos__set_buffer(smos_sock_t, smos_flow_t, int side, uint32_t bytes, uint32_t *have);
+
 /* thread.c */
 typedef intptr_t (*mos__task_t)(const intptr_t *);
 /* Runs it in the engine's thread and waits. `failed` (with EPERM) once that is over. */
@@ -153,9 +157,13 @@ void mos__release_joined(void); /* the context is gone: app_join returns */
 void mos__exit(int status) __attribute__((noreturn));
 /* Calls f(call) so that exit() within comes back here. */
 void mos__guard(void (*f)(const smos_call_t *), const smos_call_t *);
+void mos__guard_last(void (*f)(const smos_call_t *)); /* also when the program is over */
 void mos__close_all(void);
 bool mos__signal(int signum);
 mtcp_sighandler_t mos__set_handler(int signum, mtcp_sighandler_t);
+
+/* ending.c: what the program gave to atexit(), the last first */
+void mos__run_at_exit(int status);
 
 /* conf.c */
 int mos__conf_read(const char *path);

@@ -56,7 +56,8 @@ int mtcp_destroy_context(mctx_t mctx)
 int mtcp_destroy(void) { return 0; }
 
 
-int mtcp_core_affinitize(int cpu) { return cpu == 0 ? 0 : FAIL(EINVAL); }
+/* weak: programs bring mOS's own cpu.c */
+__attribute__((weak)) int mtcp_core_affinitize(int cpu) { return cpu == 0 ? 0 : FAIL(EINVAL); }
 
 
 /* ---- time ---- */

@@ -82,7 +82,9 @@ int mtcp_getlastpkt(mctx_t mctx, int sock, int side, struct pkt_info *out)
     if (!p || !p->ip) return FAIL(EACCES);
     bool ethernet = is_ethernet(p);
     uint32_t head = ethernet ? (uint32_t)(p->ip - p->frame) : ETHERNET, rest = ethernet ? p->caplen - head : captured(p);
-    uint32_t whole = head + (p->ip_len > rest ? p->ip_len : rest);
+    uint32_t whole = head + (p->ip_len > rest ? p->ip_len : rest), wire = ethernet ? p->len : head + p->ip_len;
+    if (wire > UINT16_MAX) wire = UINT16_MAX; /* eth_len has no more */
+    if (whole < wire) whole = wire;
     uint8_t *frame = room(whole);
     if (!frame) return FAIL(ENOMEM);
     memset(frame, 0, whole); /* what a short capture left out reads as zeros */
@@ -91,7 +93,7 @@ int mtcp_getlastpkt(mctx_t mctx, int sock, int side, struct pkt_info *out)
     if (!ethernet) frame[12] = 0x08;
     fill(out, p, frame + head);
     out->ethh = (struct ethhdr *)frame;
-    out->eth_len = (uint16_t)(ethernet ? p->len : head + p->ip_len);
+    out->eth_len = (uint16_t)wire;
     return 0;
 }
 

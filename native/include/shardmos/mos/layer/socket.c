@@ -13,6 +13,7 @@ struct mtcp_context mos__context;
 now_t mos__now;
 __thread int mos__here;
 bool mos__over, mos__begun;
+uint64_t mos__whole_buffer;
 listener_t mos__listeners[MAX_LISTENERS];
 
 static entry_t **blocks;
@@ -99,23 +100,17 @@ void mos__flows_free(void)
 
 /* ---- listeners ---- */
 
-static int set_buffer(listener_t *l, int side, uint32_t bytes)
-{
-    int status = ENGINE(set_option, l->sock, 0, side, SMOS_OPT_HISTORY, bytes);
-    if (!status) l->buffer[side] = bytes;
-    return status;
-}
-
-
 static int open_listener(listener_t *l)
 {
     int status = ENGINE(socket, l->raw ? SMOS_RAW : SMOS_STREAM, &l->sock);
     if (status) return status;
     status = ENGINE(bind, l->sock, l->raw ? "ip" : "ip and tcp", l->raw ? NULL : "");
     if (status || l->raw) return status;
-    uint32_t bytes = (uint32_t)(mos__conf.rmem_size ? mos__conf.rmem_size : DEFAULT_BUFFER);
-    status = set_buffer(l, SMOS_CLIENT, bytes);
-    if (!status) status = set_buffer(l, SMOS_SERVER, bytes);
+    uint32_t bytes = (uint32_t)(mos__conf.no_buffers ? 0 : mos__conf.rmem_size ? mos__conf.rmem_size : DEFAULT_BUFFER);
+    for (int side = 0; side < 2 && !status; side++) {
+        status = ENGINE(get_option, l->sock, 0, side, SMOS_OPT_BUFFER, &mos__whole_buffer);
+        if (!status) status = mos__set_buffer(l->sock, 0, side, bytes, &l->buffer[side]);
+    }
     return status ? status : mos__want(l->sock, 0, mos__needs(l->regs), &l->wants);
 }
 

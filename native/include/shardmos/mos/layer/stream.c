@@ -129,16 +129,21 @@ int mtcp_getsockopt(mctx_t mctx, int sock, int level, int optname, void *optval,
 
 /* ---- options: setting them ---- */
 
-static int set_buffer(listener_t *l, entry_t *e, int side, int64_t bytes)
+int mos__set_buffer(smos_sock_t sock, smos_flow_t flow, int side, uint32_t bytes, uint32_t *have)
+{
+    int status = ENGINE(set_option, sock, flow, side, SMOS_OPT_HISTORY, bytes);
+    if (!status && (!bytes || !*have)) status = ENGINE(set_option, sock, flow, side, SMOS_OPT_BUFFER, bytes ? mos__whole_buffer : 0);
+    if (!status) *have = bytes;
+    return status;
+}
+
+
+static int set_buffer(listener_t *l, entry_t *e, int side, int bytes)
 {
     if (bytes < 0) return FAIL(EINVAL);
-    smos_sock_t sock = l ? l->sock : e->listener->sock;
-    smos_flow_t flow = l ? 0 : e->flow;
-    int status = ENGINE(set_option, sock, flow, side, SMOS_OPT_HISTORY, (uint64_t)bytes);
-    if (!status && !bytes) status = ENGINE(set_option, sock, flow, side, SMOS_OPT_BUFFER, 0);
-    if (status) return FAIL(-status);
-    *(l ? &l->buffer[side] : &e->buffer[side]) = (uint32_t)bytes;
-    return 0;
+    int status = l ? mos__set_buffer(l->sock, 0, side, (uint32_t)bytes, &l->buffer[side])
+                   : mos__set_buffer(e->listener->sock, e->flow, side, (uint32_t)bytes, &e->buffer[side]);
+    return status ? FAIL(-status) : 0;
 }
 
 

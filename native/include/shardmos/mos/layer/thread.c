@@ -359,6 +359,7 @@ int mos__start(int argc, char **argv, char *error, size_t size)
     if (exited) mos__over = true;
     pthread_mutex_unlock(&lock);
     if (!status && exited) mos__close_all();
+    if (status) mos__run_at_exit(exit_status);
     fflush(stdout);
     return status;
 }
@@ -383,9 +384,8 @@ void mos__exit(int status)
 }
 
 
-void mos__guard(void (*f)(const smos_call_t *), const smos_call_t *call)
+static void guard(void (*f)(const smos_call_t *), const smos_call_t *call)
 {
-    if (mos__over) return;
     mos__here++;
     guarded = true;
     mos__now = (now_t){.call = call, .packet = call ? call->packet : NULL};
@@ -398,6 +398,15 @@ void mos__guard(void (*f)(const smos_call_t *), const smos_call_t *call)
     guarded = false;
     mos__here--;
 }
+
+
+void mos__guard(void (*f)(const smos_call_t *), const smos_call_t *call)
+{
+    if (!mos__over) guard(f, call);
+}
+
+
+void mos__guard_last(void (*f)(const smos_call_t *)) { guard(f, NULL); }
 
 
 /* ---- signals ---- */
@@ -445,6 +454,7 @@ void mos__finish(void)
     }
     end_threads(ENDING_SECONDS * 1000);
     pthread_mutex_unlock(&lock);
+    mos__run_at_exit(exited ? exit_status : main_status);
     pthread_cond_destroy(&asked);
     pthread_cond_destroy(&answered);
 }
