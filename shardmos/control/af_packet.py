@@ -94,6 +94,10 @@ class PacketPort:
         return {}
 
     @property
+    def mode(self) -> str:
+        return "two TPACKET_V2 rings" if self.inline else "a TPACKET_V3 ring"
+
+    @property
     def inline(self) -> bool:
         return len(self.names) == 2
 

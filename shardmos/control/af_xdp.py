@@ -259,7 +259,6 @@ def _explain(error: OSError) -> str:
 
 
 def _tell(port: XdpPort, pair: bool) -> None:
-    log.info("%s: AF_XDP in %s", " and ".join(port.names), port.mode)
     for name, off in zip(port.names, port.off, strict=True):
         if off.changed:
             log.info("%s: switched off until the end, AF_XDP cannot see them: %s", name, ", ".join(sorted(off.changed)))

@@ -22,6 +22,10 @@ class LivePort(Protocol):
     driver: str
     names: list[str]
 
+    @property
+    def mode(self) -> str:
+        """How, in a few words."""
+
     def fds(self, worker: int) -> list[int]:
         """Descriptors that the worker inherits; their numbers are the same in both processes."""
 
@@ -55,6 +59,7 @@ class Ports:
         if self._options["pair"]:
             wanted.append(list(self._options["pair"]))
         self.ports: list[LivePort] = []
+        self._why: dict[tuple[str, ...], str] = {}
         try:
             for names in wanted:
                 self.ports.append(self._open(names))
@@ -80,7 +85,8 @@ class Ports:
                 refused.append(f"{driver} not: {error}")
                 continue
             why = "; ".join(refused) or ("as asked" if chosen != "auto" else "the best that works here")
-            log.info("port %s: driver %s (%s)", " and ".join(names), driver, why)
+            log.info("port %s: driver %s, %s (%s)", " and ".join(names), driver, port.mode, why)
+            self._why[tuple(names)] = why
             for name in names:
                 if not interface.is_up(name):
                     log.warning("%s is down: no packets come before: ip link set %s up", name, name)
@@ -102,6 +108,8 @@ class Ports:
         return [
             {
                 "driver": port.driver,
+                "mode": port.mode,
+                "why": self._why[tuple(port.names)],
                 "interfaces": [
                     {
                         "name": name,

@@ -1,0 +1,229 @@
+"""What is AF_XDP's own: modes, checksums that hosts left to their devices, offloads, losses by name, and bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from coordinators import PROGRAM, Running, until
+from live import Reported, drops, quick, settled, transfer, udp_echo
+from netns import Namespace, Wire
+from traffic import conversation, ip_frame
+
+from shardmos.control import offloads
+
+SEGMENTATION = {
+    "tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation",
+    "tx-udp-segmentation", "tx-generic-segmentation",
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def running(box: Namespace, *arguments: str) -> Iterator[Running]:
+    with Running(*quick("--driver", "af_xdp", *arguments), prefix=box.command()) as started:
+        yield started
+
+
+def port_of(started: Running) -> dict[str, str]:
+    ports: list[dict[str, str]] = started.status()["ports"]
+    return ports[0]
+
+
+def features(box: Namespace, name: str) -> set[str]:
+    with box.inside():
+        return offloads.active(name)
+
+
+def has_program(box: Namespace, name: str) -> bool:
+    return "xdp" in box.run("ip", "link", "show", name).stdout
+
+
+def no_large_packets(wire: Wire) -> None:
+    """Generic mode loses what is larger than a frame: hosts that are virtual peers must not send it."""
+    for host in (wire.client, wire.server):
+        with host.inside():
+            offloads.switch("eth0", SEGMENTATION, on=False)
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_real_programs_through_a_pair_in_either_mode(runtime_dir: Path, mode: str, workers: int) -> None:
+    size = 4 << 20
+    with Wire(queues=2) as wire:
+        no_large_packets(wire)
+        arguments = ("--pair", "left", "right", "-w", str(workers), "--set", f"port.xdp_mode={mode}")
+        with running(wire.box, *arguments) as started, Reported(started) as reported:
+            assert port_of(started)["mode"] == f"{mode} mode, the kernel copies"  # veth has no zero copy
+            for version in (4, 6):
+                transfer(wire, size, 8000 + version, version)
+                transfer(wire, size, 8010 + version, version, up=True)
+                udp_echo(wire, [os.urandom(length) for length in (0, 1, 1472, 9000)], 9000 + version, version)
+            for port, span in ((8004, [0, size]), (8014, [size, 0]), (8006, [0, size]), (8016, [size, 0])):
+                (flow,) = reported.wait(lambda flow, port=port: flow["server_port"] == port, 1)  # type: ignore[misc]
+                assert (flow["stream_span"], flow["missing_bytes"], flow["conn_state"]) == (span, [0, 0], "SF")
+            counters = settled(started)
+    assert drops(counters) == {}
+    assert counters["packets"] == counters["packets_forwarded"]
+    assert counters["port_checksums_completed"] > 0  # the hosts leave them to their devices
+    assert counters["bad_checksum"] == 0
+
+
+def test_a_checksum_that_is_wrong_stays_wrong(runtime_dir: Path) -> None:
+    wrong = ip_frame("10.7.0.1", "10.7.0.2", 17, struct.pack("!HHHH", 1000, 2000, 16, 0x1234) + b"8 bytes.")
+    with Wire() as wire, running(wire.box, "--pair", "left", "right") as started:
+        with wire.client.packet_socket("eth0") as out, wire.server.packet_socket("eth0") as back:
+            back.settimeout(5)
+            out.send(wrong)
+            while (got := back.recv(2000))[12:14] != b"\x08\x00" or got[23] != 17:
+                continue
+        assert got[: len(wrong)] == wrong
+        counters = settled(started)
+        assert (counters["port_checksums_completed"], counters["bad_checksum"]) == (0, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_was_changed_at_the_devices_is_put_back(runtime_dir: Path, number: int) -> None:
+    with Wire() as wire:
+        before = {name: features(wire.box, name) for name in ("left", "right")}
+        assert "rx-vlan-hw-parse" in before["left"]
+        with running(wire.box, "--pair", "left", "right") as started:
+            for name in ("left", "right"):
+                assert "rx-vlan-hw-parse" not in features(wire.box, name)
+                assert has_program(wire.box, name)
+                assert "promiscuity 1" in wire.box.run("ip", "-d", "link", "show", name).stdout
+            started.stop(number)
+        until(lambda: not has_program(wire.box, "left") and not has_program(wire.box, "right"))
+        assert "promiscuity 0" in wire.box.run("ip", "-d", "link", "show", "left").stdout
+        if number == signal.SIGINT:
+            after = {name: features(wire.box, name) for name in ("left", "right")}
+            assert {name: before[name] - after[name] for name in before} == {"left": set(), "right": set()}
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_tap_gets_every_frame(runtime_dir: Path, mode: str, workers: int) -> None:
+    data = bytes(range(256)) * 2
+    frames = [f for n in range(40) for f in conversation(data, data * 2, client=(f"10.1.0.{n + 1}", 40000 + n))]
+    arguments = ("-i", "left", "-w", str(workers), "--set", f"port.xdp_mode={mode}")
+    with Wire(queues=2) as wire, running(wire.box, *arguments) as started, Reported(started) as reported:
+        with wire.client.packet_socket("eth0") as out:
+            for frame in frames:
+                out.send(frame)
+        flows = reported.wait(lambda flow: flow["client"].startswith("10.1."), 40)
+        assert all(flow["stream_bytes"] == [len(data), 2 * len(data)] for flow in flows)
+        assert all(flow["conn_state"] == "SF" for flow in flows)
+        settled(started)
+        with started.client() as client:
+            ports = client.stats()["ports"]
+    assert ports["received"] == ports["devices_received"] >= len(frames)
+    assert {name: value for name, value in ports.items() if value and "lost" in name} == {}
+
+
+def test_sent_is_received_and_lost_by_name(runtime_dir: Path) -> None:
+    """More frames than the rings hold, while no worker takes any."""
+    frame = ip_frame("10.1.0.1", "10.1.0.2", 17, struct.pack("!HHHH", 1000, 2000, 8, 0))
+    count = 3000
+    with Wire() as wire, running(wire.box, "-i", "left", "--set", "port.ring=512KiB") as started:
+        before = settled(started)["packets"]
+        (worker,) = started.workers()
+        worker.suspend()
+        with wire.client.packet_socket("eth0") as out:
+            for _ in range(count):
+                out.send(frame)
+        time.sleep(0.2)
+        worker.resume()
+        until(lambda: settled(started)["packets"] > before)
+        counters = settled(started)
+        with started.client() as client:
+            ports = client.stats()["ports"]
+    lost = ports["xsk_rx_dropped"] + ports["xsk_rx_ring_full"]
+    assert lost == ports["lost_ring"] > count // 2
+    assert ports["received"] == counters["packets"] + lost
+    assert ports["devices_received"] == ports["received"] and ports["lost_unattributed"] == 0
+
+
+def up(box: Namespace, *arguments: str, prefix: tuple[str, ...] = ()) -> str:
+    """The one line that a command, which cannot start, ends with."""
+    command = box.command(*prefix, sys.executable, "-c", PROGRAM, "up", "--memory", "32MiB", *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    errors = [line for line in done.stderr.splitlines() if " INFO " not in line]
+    assert done.returncode == 1 and len(errors) == 1, done.stderr
+    return errors[0]
+
+
+def test_what_af_xdp_cannot_do_is_one_line(runtime_dir: Path) -> None:
+    xdp = ("--driver", "af_xdp")
+    with Wire(queues=2) as wire:
+        line = up(wire.box, "--pair", "left", "right", "-w", "3", *xdp)
+        assert "left has 2 receive queues for 3 workers" in line and "-w 2" in line
+        assert "lo: AF_XDP wants an Ethernet interface" in up(wire.box, "-i", "lo", *xdp)
+        prefix: tuple[str, ...] = ("prlimit", "--memlock=65536", "setpriv", "--bounding-set", "-ipc_lock", "--")
+        assert "ulimit -l unlimited" in up(wire.box, "-i", "left", *xdp, prefix=prefix)
+        prefix = ("setpriv", "--bounding-set", "-net_admin,-sys_admin,-bpf", "--")
+        assert "setcap cap_net_raw,cap_net_admin,cap_bpf" in up(wire.box, "-i", "left", *xdp, prefix=prefix)
+        with running(wire.box, "-i", "left"):
+            for other in (("-i", "left"), ("--pair", "left", "right")):
+                line = up(wire.box, *other, "--name", "second", *xdp)
+                assert "left carries another XDP program" in line
+        for name in ("left", "right"):
+            wire.box.ip("link", "set", name, "mtu", "9000")
+        assert "MTU 9000 does not fit" in up(wire.box, "--pair", "left", "right", *xdp)
+        assert not has_program(wire.box, "left") and not has_program(wire.box, "right")
+
+
+WITHOUT = """
+import errno, shardmos.control.af_xdp as af_xdp
+def refuse(*_): raise OSError(errno.EAFNOSUPPORT, "")
+af_xdp.Socket = refuse
+"""
+
+
+def test_a_kernel_without_af_xdp_is_told(runtime_dir: Path) -> None:
+    with Wire() as wire:
+        program = WITHOUT + PROGRAM
+        command = (sys.executable, "-c", program, "up", "--pair", "left", "right", "--driver", "af_xdp")
+        done = wire.box.run(*command)
+        assert "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS); use --driver af_packet" in done.stderr
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert not has_program(wire.box, "left")
+
+
+def test_auto_says_what_it_took_and_why(runtime_dir: Path) -> None:
+    chosen = []
+    with Wire(queues=2) as wire:
+        for box, arguments in (
+            (wire.box, ("--pair", "left", "right")),
+            (wire.box, ("--pair", "left", "right", "-w", "3")),
+            (wire.server, ("-i", "eth0")),
+        ):
+            with Running(*arguments, prefix=box.command()) as started:
+                port = port_of(started)
+                chosen.append((port["driver"], port["why"]))
+    assert chosen[0] == ("af_xdp", "the best that works here")
+    assert chosen[1][0] == "af_packet" and "2 receive queues for 3 workers" in chosen[1][1]
+    assert chosen[2][0] == "af_packet" and "it would take eth0's packets from this host" in chosen[2][1]
+
+
+def test_busy_polling_pairs_forward(runtime_dir: Path) -> None:
+    with Wire() as wire, running(wire.box, "--pair", "left", "right", "--busy-poll") as started:
+        transfer(wire, 1 << 20, 8000)
+        assert drops(settled(started)) == {}
+
+
+def test_features_are_named_as_ethtool_names_them() -> None:
+    with Wire() as wire, wire.box.inside():
+        assert {"rx-gro", "tx-tcp-segmentation"} & offloads.active("left")
+        off = offloads.SwitchedOff("left", ("rx-gro", "tx-tcp-segmentation"))
+        assert "tx-tcp-segmentation" in off.changed and "tx-tcp-segmentation" not in offloads.active("left")
+        off.restore()
+        assert "tx-tcp-segmentation" in offloads.active("left")
+        with pytest.raises(OSError):
+            offloads.active("nosuch0")
