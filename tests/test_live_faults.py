@@ -94,7 +94,7 @@ def test_a_packet_that_kills_its_worker_is_let_go(runtime_dir: Path, tmp_path: P
         until(lambda: settled(running)["port_poison"] == 1)
 
 
-@pytest.mark.parametrize("driver", ["af_packet"])
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_a_link_that_goes_down_and_an_interface_that_goes_come_back(runtime_dir: Path, driver: str) -> None:
     with bridging("-w", "2", "--driver", driver) as (wire, running):
         transfer(wire, 1 << 20, 8000)

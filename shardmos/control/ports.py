@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from shardmos.config import Settings
 from shardmos.control import af_packet, af_xdp, interface
+from shardmos.control.away import AwayPort
+from shardmos.control.interface import Interface
 from shardmos.errors import ShardmosError
 
 log = logging.getLogger("shardmos")
@@ -21,6 +23,7 @@ class LivePort(Protocol):
 
     driver: str
     names: list[str]
+    interfaces: list[Interface]
 
     @property
     def mode(self) -> str:
@@ -71,6 +74,8 @@ class Ports:
         self._backlog = interface.backlog()
         self._seen: dict[str, dict[str, int]] = {}
         self._past: list[list[dict[str, int]]] = []  # of ports that were opened again
+        self._past_details: list[dict[str, int]] = []
+        self._refused = ""
         self._counted: list[list[dict[str, int]]] = []
 
     def _open(self, names: list[str]) -> LivePort:
@@ -109,7 +114,7 @@ class Ports:
             {
                 "driver": port.driver,
                 "mode": port.mode,
-                "why": self._why[tuple(port.names)],
+                "why": self._why.get(tuple(port.names), ""),
                 "interfaces": [
                     {
                         "name": name,
@@ -180,29 +185,42 @@ class Ports:
 
     def _details(self) -> dict[str, int]:
         total: dict[str, int] = {}
-        for port in self.ports:
-            for name, value in port.details().items():
+        for details in (*self._past_details, *(port.details() for port in self.ports)):
+            for name, value in details.items():
                 total[name] = total.get(name, 0) + value
         return total
 
     def reopen(self) -> list[int]:
-        """Opens again what went and came back; the places of those ports. What cannot be opened yet is tried later."""
+        """Closes what went, opens again what came back; the places of those ports. What cannot be opened yet is tried
+        at the next call."""
         changed = []
         for place, port in enumerate(self.ports):
             if not port.stale():
                 continue
-            names = port.names
-            self._past.append(port.counters())
-            port.close()
+            if port.driver != "away":
+                self._put_away(place, port)
+                changed.append(place)
+                if port.driver == "af_xdp":  # its queues are taken until the workers have let go of them
+                    continue
             try:
-                self.ports[place] = self._open(names)
+                self.ports[place] = self._open(port.names)
             except ShardmosError as error:
-                log.warning("%s", error)
+                if str(error) != self._refused:
+                    log.warning("%s", error)
+                self._refused = str(error)
                 continue
-            for name in names:  # its counters began anew
-                self._gone_counters(name)
-            changed.append(place)
+            if place not in changed:
+                changed.append(place)
         return changed
+
+    def _put_away(self, place: int, port: LivePort) -> None:
+        self._past.append(port.counters())
+        self._past_details.append(port.details())
+        for each in port.interfaces:
+            if interface.index_of(each.name) != each.index:  # the counters of its successor begin anew
+                self._gone_counters(each.name)
+        port.close()
+        self.ports[place] = AwayPort(port.names, self._workers)
 
     def _gone_counters(self, name: str) -> None:
         """What the interface had counted when it went is lost; from here on it adds to what was seen of it last."""

@@ -17,7 +17,7 @@ from shardmos.doctor.check import Check, live
 CAPABILITIES = {"CAP_NET_RAW": 13, "CAP_NET_ADMIN": 12, "CAP_BPF": 39, "CAP_IPC_LOCK": 14}
 _ALL_PORTS = ("CAP_NET_RAW", "CAP_NET_ADMIN")
 _SYS_ADMIN = 21  # does what CAP_BPF does
-_AFXDP_KERNEL = (5, 9)  # a UMEM shared across queues and devices
+_AFXDP_KERNEL = (5, 10)  # a UMEM shared across queues and devices
 _AF_XDP, _AF_PACKET = 44, 17
 _LOCKED = 64 << 20
 _SHMEM = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
@@ -26,7 +26,7 @@ _SHMEM = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
 def kernel() -> Iterator[Check]:
     release = platform.release()
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
-    mend = "" if numbers >= _AFXDP_KERNEL else "AF_XDP wants Linux 5.9 or newer; AF_PACKET works"
+    mend = "" if numbers >= _AFXDP_KERNEL else "AF_XDP wants Linux 5.10 or newer; AF_PACKET works"
     yield live("kernel", f"{platform.system()} {release}", mend)
     for name, family, option in (("AF_PACKET", _AF_PACKET, "CONFIG_PACKET"), ("AF_XDP", _AF_XDP, "CONFIG_XDP_SOCKETS")):
         mend = "" if _has_family(family) else f"this kernel was built without {option}"

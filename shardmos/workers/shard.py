@@ -249,6 +249,11 @@ class Shard:
         error = ffi.new("char[]", ERROR_SIZE)
         _check(lib.smos_shard_replace_xsk_port(self._open(), place, _xsk_port(spec), error), error)
 
+    def set_away(self, spec: Mapping[str, Any], place: int = -1) -> None:
+        """A port whose interface is gone: one more, or in the place of the port that was added as number `place`."""
+        error = ffi.new("char[]", ERROR_SIZE)
+        _check(lib.smos_shard_set_away(self._open(), place, len(spec["names"]), error), error)
+
     def set_handover(self, spec: Mapping[str, Any]) -> None:
         """Rings from and to the other workers (a spec of shardmos.control.handover); after the ports were added."""
         error = ffi.new("char[]", ERROR_SIZE)

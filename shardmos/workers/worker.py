@@ -380,14 +380,20 @@ def open_live(shard: Shard, spec: dict[str, Any], resumed: bool) -> None:
     """Adds a live port by the driver of its specification (shardmos.control.ports)."""
     if spec["driver"] == "af_xdp":
         shard.add_xsk_port(spec)  # its memory says what was done before
+    elif spec["driver"] == "away":
+        shard.set_away(spec)
     else:
         shard.add_packet_port(spec, resumed)
 
 
 def replace_live(shard: Shard, place: int, spec: dict[str, Any]) -> None:
     """The same for a port that was opened again."""
-    replacers = {"af_packet": shard.replace_packet_port, "af_xdp": shard.replace_xsk_port}
-    replacers[spec["driver"]](place, spec)
+    if spec["driver"] == "af_xdp":
+        shard.replace_xsk_port(place, spec)
+    elif spec["driver"] == "away":
+        shard.set_away(spec, place)
+    else:
+        shard.replace_packet_port(place, spec)
 
 
 class Dealing:

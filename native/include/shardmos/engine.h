@@ -121,6 +121,8 @@ typedef struct smos_xsk_port {
 } smos_xsk_port_t;
 int smos_shard_add_xsk_port(smos_shard_t *, const smos_xsk_port_t *, char *error);
 int smos_shard_replace_xsk_port(smos_shard_t *, int place, const smos_xsk_port_t *, char *error);
+/* A port of `ends` ends without an interface, until that comes back: in the place of number `place`, or -1: one more. */
+int smos_shard_set_away(smos_shard_t *, int place, int ends, char *error);
 /* After the ports were added: rings from and to every other worker, arrays of `workers` memfds of equal size (at least 1 MiB and a page; whoever
  * comes first lays them out), and an eventfd for each worker, nonblocking. What is at this worker's own place is not looked at.
  * `scattered`: packets are known to come to any worker; each then waits, at most 200 ms, until all workers are as far as it. Without, that

@@ -6,6 +6,7 @@
 
 #include "port/af_packet.h"
 #include "port/af_xdp.h"
+#include "port/away.h"
 #include "port/multi.h"
 #include "shard/shard.h"
 
@@ -75,6 +76,14 @@ int smos_shard_replace_xsk_port(smos_shard_t *s, int place, const smos_xsk_port_
 {
     smos__port_t *port = smos__xdp_open(o, error);
     return port ? smos__shard_replace_port(s, place, port, error) : -EIO;
+}
+
+
+int smos_shard_set_away(smos_shard_t *s, int place, int ends, char *error)
+{
+    smos__port_t *port = smos__away_open(ends, error);
+    if (!port) return -ENOMEM;
+    return place < 0 ? smos__shard_add_port(s, port, error) : smos__shard_replace_port(s, place, port, error);
 }
 
 
