@@ -272,7 +272,7 @@ typedef struct smos_api {
     uint16_t abi_major;
     uint16_t abi_minor;
 
-    /* flow_info, drop, reset, stop and emit: -EPERM in init(), which runs beside the packet thread. */
+    /* flow_info, drop, reset, stop and emit: -EPERM in init(), which runs beside the packet thread; -EINVAL without an engine, and stop and emit outside callbacks. */
 
     /* The flow as it is now. 0, -ESTALE, -EINVAL. */
     int (*flow_info)(smos_engine_t *, smos_flow_t, smos_flow_info_t *out);
@@ -282,10 +282,10 @@ typedef struct smos_api {
     /* Ends the flow: on an inline port a RST goes to both ends; everywhere the flow's later packets are dropped (inline)
      * and counted. CONN_END (reason rst) follows after the current packet. 0, -ESTALE. */
     int (*reset)(smos_engine_t *, smos_flow_t);
-    /* This module gets no more events for `side` (SMOS_BOTH: none at all but CONN_END). 0, -ESTALE, -EINVAL. */
+    /* This module gets no more events for `side` (SMOS_BOTH: none at all but CONN_END); 0 also where it gets none anyway. -ESTALE, -EINVAL. */
     int (*stop)(smos_engine_t *, smos_flow_t, int side);
-    /* Publishes an event on topic "module.NAME.TOPIC" (UTF-8; what is none is replaced); `data` is UTF-8 text or bytes of up to 64 KiB, copied. 0, -EMSGSIZE,
-     * -ENOBUFS when the queue is full (counted). */
+    /* Publishes an event on topic "module.NAME.TOPIC" (UTF-8; what is none is replaced); `data` is UTF-8 text or bytes of up to 64 KiB, copied; a topic has 64 bytes at most. 0,
+     * -EMSGSIZE, -EINVAL, -ENOBUFS when the queue is full (counted). */
     int (*emit)(smos_engine_t *, const char *topic, const void *data, size_t length);
     /* UTF-8; what is none is replaced, and a line is cut at 4,096 bytes. Never blocks; lines above the rate limit are counted and dropped. The first
      * 16 of init() are published when the module is committed. */
@@ -332,7 +332,9 @@ typedef struct smos_api {
     /* As many times as it was defined: the event and those under it happen no more. */
     int (*remove_event)(smos_engine_t *, uint32_t event);
 
+    /* -EINVAL for a side, option or value that there is not. */
     int (*set_option)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, int option, uint64_t value);
+    /* What counts now, the configuration's where nothing was set. Of one side. */
     int (*get_option)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, int option, uint64_t *value);
     /* Copies the next unread in-order bytes of `side` and moves this socket's cursor over them. Returns their number, 0 if there are none.
      * Bytes that went unread (given up by the history, or never came) are stepped over and counted in *lost (may be NULL). Needs
@@ -363,7 +365,7 @@ typedef struct smos_api {
      * follow. -EPERM where there is no current packet (or it was handed to its receiver already, for insert and remove), -EMSGSIZE beyond what
      * a packet can hold, -EOPNOTSUPP for a fragment or a packet that was not captured whole. ---- */
 
-    /* Overwrites bytes in place. */
+    /* Overwrites bytes in place. -EINVAL beyond the packet, and where its headers would not be those of this packet any more (another length, protocol, no header). */
     int (*overwrite)(smos_engine_t *, int from, uint32_t offset, const void *data, uint32_t length);
     /* Puts bytes into the payload, or takes some out. In TCP the sequence and acknowledgement numbers, SACK blocks included, of both directions are
      * mended for the rest of the flow's life. At the SENDER hook only. Bytes that come again go out as they did the first time: an edit of

@@ -17,7 +17,7 @@ void smos__rewrite_move(smos__layer_t *l, const uint8_t *from, const uint8_t *to
     l->ip = to + (l->ip - from);
     if (l->l4) l->l4 = to + (l->l4 - from);
     if (l->payload) l->payload = to + (l->payload - from);
-    if (l->sack) l->sack = to + (l->sack - from);
+    if (l->flags & SMOS__HAS_SACK) l->sack = to + (l->sack - from);
 }
 
 

@@ -18,7 +18,7 @@ static inline void smos__pack_raw(smos__packer_t *p, const void *data, uint32_t 
         p->full = true;
         return;
     }
-    memcpy(p->data + p->used, data, length);
+    if (length) memcpy(p->data + p->used, data, length);
     p->used += length;
 }
 

@@ -150,6 +150,22 @@ void smos__events_raise(smos__events_t *ev, uint32_t flow, smos_call_t *call)
 }
 
 
+/* The sockets as they are now, in chain order: handlers may open and close some while they are called one after the other. */
+typedef struct chain {
+    const smos__socket_t *socket[SMOS_MAX_MODULES];
+    int count;
+} chain_t;
+
+
+static chain_t chain_of(const smos__events_t *ev)
+{
+    chain_t c;
+    c.count = ev->count;
+    for (int i = 0; i < c.count; i++) c.socket[i] = ev->sockets[ev->order[i]];
+    return c;
+}
+
+
 /* Packets without a flow: what the socket's template wants. */
 static void raise_template(smos__events_t *ev, const smos__socket_t *socket, smos_call_t *call)
 {
@@ -165,9 +181,10 @@ static void raise_template(smos__events_t *ev, const smos__socket_t *socket, smo
 
 void smos__events_raise_orphan(smos__events_t *ev, smos_call_t *call, const uint8_t *ip, uint32_t length, uint32_t captured)
 {
-    for (int i = 0; i < ev->count && !ev->dropped; i++) {
-        const smos__socket_t *socket = ev->sockets[ev->order[i]];
-        if (socket->type != SMOS_STREAM || (socket->orphan_filter && !smos__filter_match(socket->orphan_filter, ip, length, captured))) continue;
+    const chain_t chain = chain_of(ev);
+    for (int i = 0; i < chain.count && !ev->dropped; i++) {
+        const smos__socket_t *socket = chain.socket[i];
+        if (socket->closed || socket->type != SMOS_STREAM || (socket->orphan_filter && !smos__filter_match(socket->orphan_filter, ip, length, captured))) continue;
         raise_template(ev, socket, call);
     }
 }
@@ -175,9 +192,10 @@ void smos__events_raise_orphan(smos__events_t *ev, smos_call_t *call, const uint
 
 void smos__events_raise_raw(smos__events_t *ev, smos_call_t *call, const uint8_t *ip, uint32_t length, uint32_t captured)
 {
-    for (int i = 0; i < ev->count && !ev->dropped; i++) {
-        const smos__socket_t *socket = ev->sockets[ev->order[i]];
-        if (socket->type != SMOS_RAW || (!ip && !(socket->frames && !socket->filter))) continue;
+    const chain_t chain = chain_of(ev);
+    for (int i = 0; i < chain.count && !ev->dropped; i++) {
+        const smos__socket_t *socket = chain.socket[i];
+        if (socket->closed || socket->type != SMOS_RAW || (!ip && !(socket->frames && !socket->filter))) continue;
         if (socket->filter && !smos__filter_match(socket->filter, ip, length, captured)) continue;
         raise_template(ev, socket, call);
     }
@@ -218,7 +236,7 @@ int smos__events_raise_event(smos__events_t *ev, const smos_box_t *box, uint32_t
 
 void smos__events_end_burst(smos__events_t *ev, int64_t now_ns)
 {
-    for (int i = 0; i < ev->count; i++) {
+    for (int i = 0; i < ev->count; i++) { /* of each module the socket that it cannot close: the others stand behind it */
         const smos__socket_t *socket = ev->sockets[ev->order[i]];
         smos_box_t *box = socket->box;
         if (socket != box->sockets[0] || !box->burst_end) continue;

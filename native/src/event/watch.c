@@ -82,8 +82,8 @@ int smos__events_stop(smos__events_t *ev, uint32_t flow, const smos_box_t *box, 
     smos__member_t members[SMOS_MAX_MODULES];
     int count = old->count;
     bool found = false;
-    memcpy(members, old->members, (size_t)count * sizeof *members);
     for (int i = 0; i < count; i++) {
+        members[i] = old->members[i];
         const smos__socket_t *each = ev->sockets[members[i].slot];
         if (socket ? each != socket : each->box != box) continue;
         members[i].sides &= (uint8_t)~(side == SMOS_BOTH ? 3 : 1 << side);
