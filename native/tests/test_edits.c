@@ -78,6 +78,15 @@ static int send_frame(smos__port_t *p, int end, const uint8_t *data, uint32_t le
 
 static void flush(smos__port_t *p) { (void)p; }
 
+static void put_sums(uint8_t *ip)
+{
+    uint32_t length = be(ip + 2, 2);
+    put_be(ip + 10, 0, 2);
+    put_be(ip + 10, smos__ip_checksum(ip, 20), 2);
+    put_be(ip + 36, 0, 2);
+    put_be(ip + 36, smos__l4_checksum(ip, ip + 20, length - 20, 6, false), 2);
+}
+
 /* The client is at end 0. */
 static talk_t *inline_talk(void)
 {
@@ -96,6 +105,7 @@ static void ends(talk_t *t)
     for (int i = 0; i < t->count; i++) {
         uint8_t *f = (uint8_t *)(uintptr_t)t->frames[i].data;
         t->frames[i].end = f[14 + 15] == 2; /* from 10.0.0.2 */
+        put_sums(f + 14);
         memcpy(f, f[29] == 2 ? "\2\0\0\0\0\1\2\0\0\0\0\2" : "\2\0\0\0\0\2\2\0\0\0\0\1", 12);
     }
 }
@@ -300,8 +310,50 @@ static void test_what_outgrows_the_mtu_goes_as_two(void)
     CHECK(out[3].text[0] == 'a' && out[3].text[1] == 'z' && out[4].text[strlen(out[4].text) - 1] == 'a');
 }
 
+static void fill(uint8_t *to, int n)
+{
+    static uint32_t seed = 1;
+    for (int i = 0; i < n; i++) to[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24);
+}
+
+/* Addresses and ports at random, by both ways: RFC 1624's sums are those of RFC 1071. */
+static void test_sums_mended_are_those_made_anew(void)
+{
+    for (int turn = 0; turn < 60000; turn++) {
+        bool six = turn & 1, partial = turn & 2;
+        uint8_t proto = (uint8_t[]){6, 17, six ? 58 : 1}[turn / 4 % 3], a[128], b[128], before[64];
+        uint32_t header = six ? 40 : 20 + 4 * (turn / 16 % 11), l4_bytes = 20 + turn % 9, length = header + l4_bytes;
+        fill(a, sizeof a);
+        a[0] = six ? 0x60 : (uint8_t)(0x40 | header / 4);
+        a[six ? 6 : 9] = proto;
+        put_be(a + (six ? 4 : 2), six ? l4_bytes : length, 2);
+        if (proto == 17) put_be(a + header + 4, l4_bytes, 2);
+        if (turn % 7 == 0) memset(a + header + 8, 0, l4_bytes - 8);
+        if (partial && proto != 6 && proto != 17) partial = false;
+        smos__frame_t f = {.data = a, .caplen = length, .len = length, .offload.flags = partial ? SMOS__OFFLOAD_PARTIAL : 0};
+        smos__layer_t l = {.tuple = {.version = six ? 6 : 4, .proto = proto}, .ip = a, .l4 = a + header, .ip_len = length, .ip_captured = length};
+        if (proto == 17) a[header + 6] = 1;
+        smos__rewrite_checksums(&f, &l);
+        uint32_t from = six ? 8 : 12, many = header - from + (proto == 6 || proto == 17 ? 4 : 0);
+        memcpy(before, a + from, many);
+        fill(a + from, (int)many);
+        if (turn % 11 == 0) memset(a + from, turn % 2 ? 0xff : 0, many);
+        memcpy(b, a, sizeof b);
+        CHECK(smos__rewrite_mend(&f, &l, a + from, before, many));
+        f.data = l.ip = b;
+        l.l4 = b + header;
+        smos__rewrite_checksums(&f, &l);
+        CHECK(!memcmp(a, b, length));
+        l.ip = b, l.l4 = b + header;
+        CHECK(!smos__rewrite_mend(&f, &l, b + header + (proto == 6 ? 16 : proto == 17 ? 6 : 2), before, 2)); /* a sum */
+        CHECK(!smos__rewrite_mend(&f, &l, b + from + 1, before, 2));
+        CHECK(!smos__rewrite_mend(&f, &l, b + from, before, 3));
+    }
+}
+
 int main(void)
 {
+    RUN(test_sums_mended_are_those_made_anew);
     RUN(test_insert_and_remove_shift_both_directions);
     RUN(test_what_is_taken_out_whole_is_acknowledged);
     RUN(test_translated_answers_find_their_flow);

@@ -362,7 +362,7 @@ typedef struct smos_api {
     int (*at_burst_end)(smos_engine_t *, smos_handler_t handler, void *arg);
 
     /* ---- The current packet, and new ones. Edits show in call->packet at once, for later middleboxes, streams and the port. Checksums and lengths
-     * follow. -EPERM where there is no current packet (or it was handed to its receiver already, for insert and remove), -EMSGSIZE beyond what
+     * follow (a wrong checksum stays wrong where headers are overwritten: RFC 1624). -EPERM where there is no current packet (or it was handed to its receiver already, for insert and remove), -EMSGSIZE beyond what
      * a packet can hold, -EOPNOTSUPP for a fragment or a packet that was not captured whole. ---- */
 
     /* Overwrites bytes in place. -EINVAL beyond the packet, and where its headers would not be those of this packet any more (another length, protocol, no header). */

@@ -98,6 +98,45 @@ void smos__rewrite_checksums(smos__frame_t *f, smos__layer_t *l)
 }
 
 
+/* RFC 1624 equation 3, over all that changed: `change` is the sum of ~old + new. */
+static uint16_t mended(uint16_t field, uint64_t change)
+{
+    uint64_t sum = (uint16_t)~field + change;
+    while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+
+bool smos__rewrite_mend(const smos__frame_t *f, smos__layer_t *l, const uint8_t *at, const uint8_t *before, uint32_t length)
+{
+    uint8_t *ip = mutable(l->ip), *l4 = mutable(l->l4);
+    bool v4 = l->tuple.version == 4;
+    int field = l4 ? field_of(l->tuple.proto) : -1;
+    uint8_t *sum = field < 0 ? NULL : l4 + field, *end = mutable(at) + length;
+    if (at < ip || (at - ip) % 2 || length % 2) return false;
+    if ((v4 && at < ip + 12 && end > ip + 10) || (sum && at < sum + 2 && end > sum) || (v4 ? at < ip + 4 : at < ip + 8)) return false;
+    if (l->tuple.proto == UDP && at < l4 + 6 && end > l4 + 4) return false;
+    uint64_t header = 0, pseudo = 0, transport = 0;
+    for (uint32_t i = 0; i < length; i += 2) {
+        uint32_t place = (uint32_t)(at + i - ip), change = (uint16_t)~(before[i] << 8 | before[i + 1]) + (uint32_t)(at[i] << 8 | at[i + 1]);
+        if (l4 && at + i >= l4)
+            transport += change;
+        else if (v4 ? place >= 12 && place < 20 : place < 40)
+            pseudo += change;
+        if (v4 && !(l4 && at + i >= l4)) header += change;
+    }
+    if (v4) smos__put16(ip + 10, mended((uint16_t)(ip[10] << 8 | ip[11]), header));
+    if (!sum || (l->tuple.proto == UDP && v4 && !sum[0] && !sum[1])) return true;
+    uint16_t value = (uint16_t)(sum[0] << 8 | sum[1]);
+    if (f->offload.flags & SMOS__OFFLOAD_PARTIAL)
+        value = (uint16_t)~mended((uint16_t)~value, pseudo); /* the field is the pseudo header's sum itself */
+    else
+        value = mended(value, transport + (l->tuple.proto == ICMP ? 0 : pseudo));
+    smos__put16(sum, value == 0 && l->tuple.proto == UDP && !(f->offload.flags & SMOS__OFFLOAD_PARTIAL) ? 0xffff : value);
+    return true;
+}
+
+
 void smos__rewrite_tcp(smos__layer_t *l, uint32_t seq, uint32_t ack)
 {
     smos__put32(mutable(l->l4) + 4, seq);

@@ -113,7 +113,8 @@ int smos__api_overwrite(smos_engine_t *engine, int from, uint32_t offset, const 
         if (status) return smos__failed(&c, "overwrite", status);
         memcpy(at + in_headers, (const uint8_t *)data + in_headers, n);
     }
-    smos__rewrite_checksums(&c.shard->edits.frame, l);
+    bool headers_only = length == in_headers;
+    if (!headers_only || !smos__rewrite_mend(&c.shard->edits.frame, l, at, before, length)) smos__rewrite_checksums(&c.shard->edits.frame, l);
     show(c.shard);
     return 0;
 }

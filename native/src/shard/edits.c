@@ -146,7 +146,11 @@ void smos__edit_translated(smos_shard_t *s, uint32_t flow, const smos__layer_t *
     const smos_tuple_t *old = smos__alias_of(&s->edits.aliases, flow);
     if (old && smos__tuple_match(old, &l->tuple, &direction)) return;
     uint32_t old_hash = old ? smos__table_hash(&s->table, old) : 0;
-    if (smos__alias_set(&s->edits.aliases, (uint32_t)slots(s), flow, &l->tuple, smos__table_hash(&s->table, &l->tuple), old_hash) < 0) SMOS__COUNT(s, alias_no_memory);
+    uint32_t hash = smos__table_hash(&s->table, &l->tuple);
+    if (smos__alias_set(&s->edits.aliases, (uint32_t)slots(s), flow, &l->tuple, hash, old_hash) < 0) SMOS__COUNT(s, alias_no_memory);
+    /* A flow of that very name is one of the past, late packets to whoever had it before: it would take the answers. */
+    uint32_t stale = smos__table_find(&s->table, s->arena.hot, hash, &l->tuple, &direction);
+    if (stale != SMOS__NO_FLOW && stale != flow) smos__flow_end(s, stale, SMOS_END_IDLE, true);
 }
 
 
@@ -376,7 +380,7 @@ void smos__send_resets(smos_shard_t *s, uint32_t flow)
         smos_injection_t rst = {.to = to, .tcp_flags = SMOS__RST | SMOS__ACK, .set_seq = 1, .window = 1};
         uint32_t seq = sender->flags & SMOS__EP_BASE ? sender->rcv_nxt + (sender->flags & SMOS__EP_FIN_RECEIVED ? 1 : 0) : sender->snd_nxt;
         /* The packet under the hand is dropped with the flow: its receiver does not have it. */
-        if (s->flow == flow && s->events.in_packet && s->from == !to && s->layer->payload_len && smos__seq_lt(s->layer->seq, seq)) seq = s->layer->seq;
+        if (s->flow == flow && s->events.in_packet && s->from == !to && s->layer->tuple.proto == TCP && s->layer->payload_len && smos__seq_lt(s->layer->seq, seq)) seq = s->layer->seq;
         send_segment(s, flow, &rst, seq, acknowledged(s, flow, to));
     }
 }

@@ -1,5 +1,6 @@
 /* Packets that came to the wrong worker: an asymmetric NIC, fragments, tunnels, ICMP errors. Each goes to the owner of its innermost flow, who
- * counts it and passes it on; owners of outer flows, and of the flow that an ICMP error is about, get copies.
+ * counts it and passes it on; owners of outer flows get copies. An ICMP error goes to the owner of the flow that it is about, and from there to that of its
+ * own (process.c): both have a say in what becomes of it, and the first may translate it.
  *
  * Fragments have a home, which follows from their addresses alone. There they are put together and passed on; the last one, with the datagram
  * behind it, goes to the owner of its flow.
@@ -67,6 +68,12 @@ static bool give_away(smos_shard_t *s, uint32_t worker, const smos__frame_t *fra
     SMOS__ADD(s, bytes, frame->len);
     SMOS__COUNT(s, drop_handover);
     return false;
+}
+
+
+void smos__handover_give(smos_shard_t *s, const smos_tuple_t *tuple, const smos__frame_t *frame, uint32_t flags)
+{
+    give_away(s, owner(s, tuple), frame, flags);
 }
 
 
@@ -139,6 +146,10 @@ static bool route_fragment(smos_shard_t *s, smos__frame_t *frame, smos__decoded_
 
 /* ---- all packets ---- */
 
+/* Goes by way of the owner of the flow that it quotes: process.c. */
+static bool is_relayed(const smos__decoded_t *d) { return d->layers == 1 && d->layer[0].flags & SMOS__ICMP_ERROR; }
+
+
 bool smos__handover_route(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t *d)
 {
     uint32_t me = s->config.worker;
@@ -156,11 +167,12 @@ bool smos__handover_route(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
         return give_away(s, to, frame, 0);
     }
     uint32_t to = d->layers ? owner(s, &d->layer[d->layers - 1].tuple) : smos__owner(d->owner_hash, s->config.workers);
+    if (is_relayed(d)) return to = owner(s, &d->layer[0].quoted), to == me || give_away(s, to, frame, 0);
     uint32_t given[SMOS__MAX_LAYERS * 2] = {to};
     int count = 1;
     for (int i = 0; i < d->layers; i++) {
         const smos__layer_t *l = &d->layer[i];
-        uint32_t also[2] = {owner(s, &l->tuple), l->flags & SMOS__ICMP_ERROR ? owner(s, &l->quoted) : me};
+        uint32_t also[2] = {owner(s, &l->tuple), l->flags & SMOS__ICMP_ERROR ? owner(s, &l->quoted) : me}; /* within a tunnel */
         for (int k = 0; k < 2; k++) {
             bool known = also[k] == me;
             for (int g = 0; g < count && !known; g++) known = given[g] == also[k];
@@ -184,7 +196,7 @@ static bool route_early(void *context, smos__frame_t *frame)
     bool mine = smos__handover_route(s, frame, d);
     frame->flags |= SMOS__FRAME_ROUTED | (mine ? 0 : SMOS__FRAME_COPY);
     if (mine) return true;
-    if (!d->layers) return false; /* a fragment, at home elsewhere */
+    if (!d->layers || is_relayed(d)) return false; /* a fragment, at home elsewhere */
     for (int i = 0; i < layers; i++) {
         const smos__layer_t *l = &d->layer[i];
         if (owner(s, &l->tuple) == s->config.worker || (l->flags & SMOS__ICMP_ERROR && owner(s, &l->quoted) == s->config.worker)) return true;

@@ -33,7 +33,8 @@ static bool under_way(const smos__endpoint_t *e, uint32_t seq)
 void smos__icmp_error(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, const smos_tuple_t *quoted)
 {
     int sender;
-    uint32_t i = smos__table_find(&s->table, s->arena.hot, smos__table_hash(&s->table, quoted), quoted, &sender);
+    uint32_t hash = smos__table_hash(&s->table, quoted), i = smos__table_find(&s->table, s->arena.hot, hash, quoted, &sender);
+    if (i == SMOS__NO_FLOW) i = smos__alias_find(&s->edits.aliases, quoted, hash, &sender);
     if (i == SMOS__NO_FLOW) return;
     smos__flow_t *f = &s->arena.hot[i];
     if (smos__flow_expired(s, f, s->now_ns) || f->flags & SMOS__FLOW_ENDED) return;
@@ -41,6 +42,7 @@ void smos__icmp_error(smos_shard_t *s, const smos__frame_t *frame, const smos__l
     bool forged = quoted->proto == 6 && !under_way(&f->end[sender], l->quoted_seq);
     smos__flow_begin(f);
     if (f->epoch != s->events.epoch) smos__events_refresh(&s->events, i, NULL, 0, 0);
+    s->flow = i;
     s->events.in_packet = true;
     s->events.dropped = false;
     s->frame = frame;
@@ -49,6 +51,11 @@ void smos__icmp_error(smos_shard_t *s, const smos__frame_t *frame, const smos__l
     s->packet_filled = false;
     smos__anomaly_raise(s, i, forged ? SMOS__ANOMALY_ICMP_FORGED : kind_of(l));
     s->events.in_packet = false;
+    s->flow = SMOS__NO_FLOW;
+    if (f->flags & SMOS__FLOW_RESET && f->end_reason == 255) { /* a handler reset it: it ends as one that no packet of its own ends */
+        f->end_reason = SMOS_END_RST;
+        s->arena.hot[i].class_ = SMOS__CLASS_RESET;
+    }
     smos__flow_commit(f);
     if (!s->events.dropped || s->verdict == SMOS__DROP) return;
     SMOS__COUNT(s, drop_verdict);

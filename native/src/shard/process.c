@@ -460,13 +460,29 @@ static bool owns(const smos_shard_t *s, const smos_tuple_t *tuple)
 }
 
 
-/* An ICMP error and the flow it is about, which may belong to another worker than the error itself. */
+/* An ICMP error and the flow it is about, which may belong to another worker than the error itself. It comes before the error's own flow: whoever
+ * translates that flow's addresses translates the error too, and where that goes follows from its addresses. */
 static void tie_icmp_error(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
 {
     smos_tuple_t quoted = l->quoted;
-    if (l->flags & SMOS__BAD_CHECKSUM) return;
+    if (l->flags & SMOS__BAD_CHECKSUM || frame->flags & SMOS__FRAME_TIED) return;
     if (s->config.key == 0) quoted.vlan = 0, quoted.tunnel = 0;
     if (owns(s, &quoted)) smos__icmp_error(s, frame, l, &quoted);
+}
+
+
+static const smos__frame_t *as_edited(const smos_shard_t *s, const smos__frame_t *frame) { return s->edits.active ? &s->edits.frame : frame; }
+
+
+/* Workers hand an ICMP error from one to the next: whoever got it, the owner of the flow that it is about, the owner of its own flow, who counts it and
+ * passes it on. True: it is here for the last time, or was dropped here. */
+static bool stays(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
+{
+    if (frame->flags & SMOS__FRAME_HANDED) SMOS__COUNT(s, packets_taken_over);
+    if (frame->flags & SMOS__FRAME_TIED) return true;
+    if (!owns(s, &l->quoted)) return smos__handover_give(s, &l->quoted, frame, 0), false;
+    tie_icmp_error(s, frame, l);
+    return s->verdict == SMOS__DROP || owns(s, &l->tuple) || (smos__handover_give(s, &l->tuple, as_edited(s, frame), SMOS__FRAME_TIED), false);
 }
 
 
@@ -530,11 +546,16 @@ static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
     uint8_t layers = d->layers;
     s->nested = layers > 1;
     const smos__layer_t *inner = layers ? &d->layer[layers - 1] : NULL;
-    bool mine = s->config.workers == 1 || (s->handover ? smos__handover_route(s, frame, d)
-                                           : inner ? owns(s, &inner->tuple) : smos__owner(d->owner_hash, s->config.workers) == s->config.worker);
-    if (!mine) layers = d->layers, inner = layers ? &d->layer[layers - 1] : NULL;
     if (frame->time_ns > s->now_ns) advance_time(s, frame->time_ns);
     if (s->filter && inner) filtered = !smos__filter_match(s->filter, inner->ip, inner->ip_len, inner->ip_captured);
+    bool relayed = s->handover && layers == 1 && inner->flags & SMOS__ICMP_ERROR && !filtered && !d->fragments && !(frame->flags & SMOS__FRAME_COPY);
+    bool mine = s->config.workers == 1 || (relayed ? stays(s, frame, inner) : s->handover ? smos__handover_route(s, frame, d)
+                                           : inner ? owns(s, &inner->tuple) : smos__owner(d->owner_hash, s->config.workers) == s->config.worker);
+    if (relayed && !mine) {
+        s->verdict = SMOS__DROP; /* here */
+        return;
+    }
+    if (!mine) layers = d->layers, inner = layers ? &d->layer[layers - 1] : NULL;
     if (mine) {
         for (int k = 0; k < d->anomaly_count; k++) smos__anomaly_raise(s, SMOS__NO_FLOW, d->anomalies[k]);
         SMOS__COUNT(s, packets);
@@ -554,15 +575,15 @@ static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
     }
     for (uint8_t k = 0; k < layers; k++) {
         smos__layer_t *l = &d->layer[k];
-        if (!owns(s, &l->tuple)) {
-            if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, frame, l);
-            continue;
-        }
+        bool ours = owns(s, &l->tuple) || relayed;
+        if (l->flags & SMOS__ICMP_ERROR && !relayed) tie_icmp_error(s, frame, l);
+        if (!ours) continue;
+        bool dropped = s->verdict == SMOS__DROP;
         if (s->config.key == 0) l->tuple.vlan = 0, l->tuple.tunnel = 0;
         bool readable = d->result == SMOS__WIRE_OK || k < layers - 1 || l->flags & SMOS__L4_WHOLE;
-        smos__counter_t how = layers == 1 ? process_layer(s, frame, l, first_hash, hint, readable)
-                                          : process_layer(s, frame, l, smos__table_hash(&s->table, &l->tuple), SMOS__NO_FLOW, readable);
-        if (l->flags & SMOS__ICMP_ERROR) tie_icmp_error(s, frame, l);
+        smos__counter_t how = dropped ? SMOS__C_packets_flow
+                            : layers == 1 && !s->edits.active ? process_layer(s, frame, l, first_hash, hint, readable)
+                                          : process_layer(s, as_edited(s, frame), l, smos__table_hash(&s->table, &l->tuple), SMOS__NO_FLOW, readable);
         if (k == layers - 1 && d->result == SMOS__WIRE_OK) disposition = how;
         if (s->verdict == SMOS__DROP) { /* what it carries was dropped with it */
             disposition = how;

@@ -165,6 +165,8 @@ static inline bool smos__flow_expired(const smos_shard_t *s, const smos__flow_t 
 void smos__handover_decode(smos_shard_t *, smos__frame_t *, smos__decoded_t *); /* as smos__decode; fragments only at their home */
 /* Gives the frame to whoever owns a layer of it. True: it is this worker's to count and to pass on. Leaves in the decoded what is to be done here. */
 bool smos__handover_route(smos_shard_t *, smos__frame_t *, smos__decoded_t *);
+/* The frame, as it stands, goes to the owner of that tuple, who counts it; where there is no room, this worker does. */
+void smos__handover_give(smos_shard_t *, const smos_tuple_t *, const smos__frame_t *, uint32_t flags);
 void smos__handover_flush(smos_shard_t *); /* end of a burst: rings the bells of those who sleep */
 bool smos__handover_is_hot(const smos_shard_t *); /* others wait for our clock: an idle worker looks up often */
 void smos__handover_close(smos_shard_t *);

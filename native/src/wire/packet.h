@@ -45,6 +45,7 @@ enum {
     SMOS__FRAME_HANDED = 2,      /* came from another worker, not from a device: the memory is not the port's */
     SMOS__FRAME_COPY = 4,        /* handed: somebody else counts it and passes it on */
     SMOS__FRAME_ROUTED = 16,     /* others have what is theirs of it; with COPY it is one of theirs itself */
+    SMOS__FRAME_TIED = 32,       /* handed: an ICMP error that the flow it is about has seen */
     SMOS__FRAME_CARRIES = 8      /* handed: a last fragment; the last `token` bytes of data are the whole datagram in an Ethernet frame */
 };
 
