@@ -345,7 +345,8 @@ static void test_sums_mended_are_those_made_anew(void)
         smos__rewrite_checksums(&f, &l);
         CHECK(!memcmp(a, b, length));
         l.ip = b, l.l4 = b + header;
-        CHECK(!smos__rewrite_mend(&f, &l, b + header + (proto == 6 ? 16 : proto == 17 ? 6 : 2), before, 2)); /* a sum */
+        const uint8_t *sum = b + header + (proto == 6 ? 16 : proto == 17 ? 6 : 2), other[2] = {(uint8_t)~sum[0], sum[1]};
+        CHECK(!smos__rewrite_mend(&f, &l, sum, other, 2));
         CHECK(!smos__rewrite_mend(&f, &l, b + from + 1, before, 2));
         CHECK(!smos__rewrite_mend(&f, &l, b + from, before, 3));
     }

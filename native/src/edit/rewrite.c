@@ -112,18 +112,20 @@ bool smos__rewrite_mend(const smos__frame_t *f, smos__layer_t *l, const uint8_t 
     uint8_t *ip = mutable(l->ip), *l4 = mutable(l->l4);
     bool v4 = l->tuple.version == 4;
     int field = l4 ? field_of(l->tuple.proto) : -1;
-    uint8_t *sum = field < 0 ? NULL : l4 + field, *end = mutable(at) + length;
+    uint8_t *sum = field < 0 ? NULL : l4 + field;
     if (at < ip || (at - ip) % 2 || length % 2) return false;
-    if ((v4 && at < ip + 12 && end > ip + 10) || (sum && at < sum + 2 && end > sum) || (v4 ? at < ip + 4 : at < ip + 8)) return false;
-    if (l->tuple.proto == UDP && at < l4 + 6 && end > l4 + 4) return false;
     uint64_t header = 0, pseudo = 0, transport = 0;
     for (uint32_t i = 0; i < length; i += 2) {
-        uint32_t place = (uint32_t)(at + i - ip), change = (uint16_t)~(before[i] << 8 | before[i + 1]) + (uint32_t)(at[i] << 8 | at[i + 1]);
-        if (l4 && at + i >= l4)
+        const uint8_t *word = at + i;
+        uint32_t place = (uint32_t)(word - ip), change = (uint16_t)~(before[i] << 8 | before[i + 1]) + (uint32_t)(word[0] << 8 | word[1]);
+        if (change == 0xffff) continue; /* the same */
+        if (word == sum || (l->tuple.proto == UDP && word == l4 + 4) || (v4 ? place < 4 || place == 10 : place < 8)) return false;
+        if (l4 && word >= l4) {
             transport += change;
-        else if (v4 ? place >= 12 && place < 20 : place < 40)
-            pseudo += change;
-        if (v4 && !(l4 && at + i >= l4)) header += change;
+        } else {
+            if (v4) header += change;
+            if (v4 ? place >= 12 && place < 20 : place < 40) pseudo += change;
+        }
     }
     if (v4) smos__put16(ip + 10, mended((uint16_t)(ip[10] << 8 | ip[11]), header));
     if (!sum || (l->tuple.proto == UDP && v4 && !sum[0] && !sum[1])) return true;

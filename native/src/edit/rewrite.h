@@ -15,8 +15,8 @@ int smos__rewrite_payload(smos__frame_t *, smos__layer_t *, uint32_t room, uint3
 /* Sets the checksums right: IPv4's, and TCP's, UDP's, ICMP's; where the host left one to a device (offload), the sum of the pseudo header. */
 void smos__rewrite_checksums(smos__frame_t *, smos__layer_t *);
 
-/* The same by difference (RFC 1624), after `length` bytes of the headers, which were `before`, were overwritten: what was wrong stays wrong. False: the
- * change has a length or a sum in it, or is not of whole 16-bit words; nothing is done then. */
+/* The same by difference (RFC 1624), after `length` bytes of the headers, which were `before`, were overwritten: what was wrong stays wrong. False: a length
+ * or a sum changed, or it is not whole 16-bit words; nothing is done then. */
 bool smos__rewrite_mend(const smos__frame_t *, smos__layer_t *, const uint8_t *at, const uint8_t *before, uint32_t length);
 
 /* Fields of the TCP header; the checksum is not touched. */
