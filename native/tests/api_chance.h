@@ -36,31 +36,6 @@ static inline int chance_send(smos__port_t *p, int end, const uint8_t *data, uin
     return 0;
 }
 
-static inline void chance_frame(talk_t *t, const uint8_t *bytes, uint32_t size)
-{
-    uint8_t *f = calloc(1, size);
-    CHECK(f != NULL && t->count < TALK_MAX);
-    memcpy(f, bytes, size);
-    t->now_ns += MS;
-    t->frames[t->count] = (smos__frame_t){.data = f, .caplen = size, .len = size, .time_ns = t->now_ns, .number = (uint64_t)t->count + 1, .linktype = 1};
-    t->count++;
-}
-
-/* One UDP datagram of flow `number`. */
-static inline void datagram(talk_t *t, int number, int from, uint32_t length)
-{
-    uint8_t f[14 + 28 + 64] = {[12] = 0x08};
-    uint8_t *ip = f + 14, *udp = ip + 20;
-    ip[0] = 0x45, ip[8] = 64, ip[9] = 17;
-    put_be(ip + 2, 28 + length, 2);
-    put_be(ip + 12, from ? 0x0a000002 : 0x0a000001, 4);
-    put_be(ip + 16, from ? 0x0a000001 : 0x0a000002, 4);
-    put_be(udp, from ? 53 : 2000u + (uint32_t)number, 2);
-    put_be(udp + 2, from ? 2000u + (uint32_t)number : 53, 2);
-    put_be(udp + 4, 8 + length, 2);
-    chance_frame(t, f, 42 + length);
-}
-
 /* Connections in all their states, bytes out of order and again, frames that are none of theirs. */
 static inline talk_t *chance_talk(chance_t *c, int packets)
 {
@@ -90,7 +65,7 @@ static inline talk_t *chance_talk(chance_t *c, int packets)
         case 3: segment(t, number, 1, SMOS__SYN | SMOS__ACK, 500, next[number][0], ""); break;
         case 4: segment(t, number, from, SMOS__ACK, *seq - below(c, 30), ack, text); break; /* again, perhaps otherwise */
         case 5: datagram(t, number, from, length); break;
-        case 6: chance_frame(t, (const uint8_t *)"\xff\xff\xff\xff\xff\xff\2\0\0\0\0\1\x08\x06what is this", 26); break;
+        case 6: whole_frame(t, (const uint8_t *)"\xff\xff\xff\xff\xff\xff\2\0\0\0\0\1\x08\x06what is this", 26); break;
         case 7: segment(t, 100 + number, from, SMOS__ACK, *seq, ack, text); break; /* of no connection */
         default:
             segment(t, number, from, SMOS__ACK, *seq + ahead, ack, text);

@@ -73,6 +73,32 @@ static inline void segment(talk_t *t, int number, int from, uint8_t flags, uint3
     t->count++;
 }
 
+/* Bytes as they are, a millisecond after the frame before. */
+static inline void whole_frame(talk_t *t, const uint8_t *bytes, uint32_t size)
+{
+    uint8_t *f = malloc(size);
+    CHECK(f != NULL && t->count < TALK_MAX);
+    memcpy(f, bytes, size);
+    t->now_ns += MS;
+    t->frames[t->count] = (smos__frame_t){.data = f, .caplen = size, .len = size, .time_ns = t->now_ns, .number = (uint64_t)t->count + 1, .linktype = 1};
+    t->count++;
+}
+
+/* One UDP datagram of flow `number`: from 0 the client 10.0.0.1:(2000 + number), 1 the server 10.0.0.2:53. */
+static inline void datagram(talk_t *t, int number, int from, uint32_t length) /* at most 64 */
+{
+    uint8_t f[14 + 28 + 64] = {[12] = 0x08};
+    uint8_t *ip = f + 14, *udp = ip + 20;
+    ip[0] = 0x45, ip[8] = 64, ip[9] = 17;
+    put_be(ip + 2, 28 + length, 2);
+    put_be(ip + 12, from ? 0x0a000002 : 0x0a000001, 4);
+    put_be(ip + 16, from ? 0x0a000001 : 0x0a000002, 4);
+    put_be(udp, from ? 53 : 2000u + (uint32_t)number, 2);
+    put_be(udp + 2, from ? 2000u + (uint32_t)number : 53, 2);
+    put_be(udp + 4, 8 + length, 2);
+    whole_frame(t, f, 42 + length);
+}
+
 /* Client ISN 100, server ISN 500. */
 static inline void handshake(talk_t *t, int number)
 {

@@ -73,7 +73,7 @@ typedef enum smos_end_reason {
     SMOS_END_STOPPED = 5
 } smos_end_reason_t;
 
-/* SMOS_ERR_UNREAD: history that a socket had not peeked yet was given up; offset and length say which bytes. SMOS_ERR_TABLE: the flow is given up for a
+/* SMOS_ERR_WINDOW: the packet's bytes lie beyond the receiver's window, and count for nothing. SMOS_ERR_UNREAD: history that a socket had not peeked yet was given up; offset and length say which bytes. SMOS_ERR_TABLE: the flow is given up for a
  * newer one. */
 enum { SMOS_ERR_FLOW_BUFFER = 1, SMOS_ERR_WORKER_BUFFER = 2, SMOS_ERR_WINDOW = 3, SMOS_ERR_DEPTH = 4, SMOS_ERR_UNREAD = 5, SMOS_ERR_TABLE = 6 };
 

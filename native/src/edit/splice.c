@@ -47,7 +47,9 @@ static void write_bytes(writer_t *w, const uint8_t *data, uint32_t length)
 
 int64_t smos__splice_segment(const smos__splice_t *s, uint32_t seq, const uint8_t *data, uint32_t length, bool fin, uint8_t *out, uint32_t room, uint32_t *edited)
 {
+    static const uint8_t nothing[1];
     writer_t w = {out, 0, room, false};
+    if (!length) data = nothing; /* a FIN alone has no payload to point to */
     uint32_t end = seq + length, at = seq, shift = s->shift, i = 0;
     for (; i < s->count && before(&s->edit[i], seq); i++) shift += shift_of(&s->edit[i]);
     *edited = seq + shift;

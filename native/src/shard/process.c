@@ -295,8 +295,8 @@ static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
     smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
     if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
     if (s->events.dropped) return;
-    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
     if (fresh) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
+    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
     if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
 }
 

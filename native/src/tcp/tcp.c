@@ -173,7 +173,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
     }
     if ((l->payload_len || flags & SMOS__FIN) && !in_window(t, l, from)) {
         smos__tcp_notice_outside(t, l, from);
-        return facts;
+        return l->payload_len ? facts | SMOS__TCP_OUTSIDE : facts;
     }
     if (flags & SMOS__ACK) {
         bool known = e->flags & SMOS__EP_WINDOW && p->flags & SMOS__EP_ACKED;
@@ -319,7 +319,10 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     uint8_t flags = l->tcp_flags;
-    if (!(facts & SMOS__TCP_VALID)) return facts;
+    if (__builtin_expect(!(facts & SMOS__TCP_VALID), 0)) {
+        if (facts & SMOS__TCP_OUTSIDE) t->sink->error(t->context, !from, SMOS_ERR_WINDOW);
+        return facts;
+    }
     if (__builtin_expect(flags & SMOS__RST, 0)) {
         smos__set_state(p, SMOS_TCP_CLOSED, &facts, SMOS__TCP_RECEIVER_STATE);
         return facts;

@@ -68,6 +68,7 @@ enum { /* what a packet did: smos__tcp_sender and smos__tcp_receiver return a un
     SMOS__TCP_SETUP = 16,          /* the handshake is done on both ends */
     SMOS__TCP_CLOSED = 32,         /* both ends are done */
     SMOS__TCP_RESET = 64,          /* a valid RST ended it */
+    SMOS__TCP_OUTSIDE = 256,       /* not valid: it carries bytes beyond the receiver's window */
     SMOS__TCP_REVIVED = 128        /* what looked like its end was forged: the handshake goes on */
 };
 
