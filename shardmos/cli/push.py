@@ -31,7 +31,10 @@ def push(
         str | None, typer.Option("--as", metavar="NAME", help="Another name for a Python module.", show_default=False)
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter; repeat.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A parameter; @FILE: what the file holds; repeat.", show_default=False
+        ),
     ] = None,
     mos: Mos = False,
     includes: Includes = None,
@@ -39,12 +42,14 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Put a middlebox, or a new version of one, into the running workers."""
+    from shardmos.workers.load import parameter
+
     params = {}
     for setting in settings or ():
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise UsageError(f"--set {setting!r}: give KEY=VALUE")
-        params[key] = value
+        params[key] = parameter(key, value)
     if len(modules) > 1 and not mos:
         raise UsageError("one module at a time; several files are the sources of one with --mos")
     from shardmos.client import PUSH_TIMEOUT, Client, RemoteError, push_arguments

@@ -21,6 +21,7 @@ MAX_MESSAGE = MAX_CONTENT + (1 << 20)  # answered with an error above this
 MAX_TRANSPORT = 64 << 20  # ZeroMQ ends the connection above this
 MAX_PARAMS = 64
 MAX_TEXT = 4096
+MAX_PARAM = 1 << 20  # characters of a parameter's value
 MAX_DETAILS = 64 << 10
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}\Z")
@@ -168,8 +169,8 @@ def check_params(params: Mapping[Any, Any], what: str) -> None:
     for key, value in params.items():
         if not isinstance(key, str) or not _KEY.match(key):
             raise ProtocolError("bad-argument", f"{what}: {_short(key)} is no parameter's name")
-        if not isinstance(value, str) or len(value) > MAX_TEXT or "\0" in value:
-            raise ProtocolError("bad-argument", f"{what}: parameter {key}: give text of at most {MAX_TEXT} characters")
+        if not isinstance(value, str) or len(value) > MAX_PARAM or "\0" in value:
+            raise ProtocolError("bad-argument", f"{what}: parameter {key}: give text of at most {MAX_PARAM} characters")
 
 
 def decode_reply(data: bytes, limit: int = MAX_TRANSPORT) -> tuple[int | str | None, Any, RemoteError | None]:

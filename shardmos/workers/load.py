@@ -1,6 +1,7 @@
 """Finds and loads the middleboxes that users name: a Python file, a C file, a shared object, or one we ship.
 
-`MODULE[:key=value]…`, as in `quota.py:limit=5000:burst=10`. What is wrong with one is a ModuleError of one line.
+`MODULE[:key=value]…`, as in `quota.py:limit=5000:burst=10`, or `firewall:rules=@rules.txt` for a value from a file.
+What is wrong with one is a ModuleError of one line.
 """
 
 from __future__ import annotations
@@ -68,7 +69,21 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
         raise ModuleError(
             f"module {spec!r} has no name; give a .py file, a .c file or the name of one that is built in"
         )
-    return name, params
+    return name, {key: parameter(key, value) for key, value in params.items()}
+
+
+def parameter(key: str, value: str) -> str:
+    """A parameter's value as commands give it: `@FILE` is what that file holds, `@@` begins a value with one @."""
+    if not value.startswith("@"):
+        return value
+    if value.startswith("@@"):
+        return value[1:]
+    try:
+        return _read(Path(value[1:])).decode()
+    except UnicodeDecodeError:
+        raise ModuleError(f"parameter {key}: {value[1:]}: is not UTF-8 text") from None
+    except ModuleError as error:
+        raise ModuleError(f"parameter {key}: {str(error).removeprefix('module ')}") from None
 
 
 def load(spec: str) -> Middlebox | CModule:
