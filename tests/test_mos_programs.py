@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from mos_run import PROGRAMS, Run
-from traffic import ACK, FIN, PSH, SYN, conversation, tcp_frame, write_pcap
+from traffic import ACK, FIN, PSH, SYN, conversation, ip_frame, tcp_frame, write_pcap
 
 from shardmos.control.compile import find_compiler
 from shardmos.mos import compile_mos
@@ -283,3 +283,149 @@ def test_programs_compile_with_both_compilers(
     if names in (("names",), ("events",)):
         module = CModule(f"{names[0]}.c", library, {"args": ""}, program=True)
         assert execute(path, [module]).counters["packets"] == 8
+
+
+# ---- user-defined events, timers, options ----
+
+
+def opened(client: Address = ("10.0.0.1", 40000), server: Address = ("10.0.0.2", 80)) -> list[bytes]:
+    return conversation(client=client, server=server)[:3]
+
+
+def said(offset: int, data: bytes, ack: int = 9001) -> bytes:
+    return tcp_frame(("10.0.0.1", 40000), ("10.0.0.2", 80), 1001 + offset, ack, PSH | ACK, data)
+
+
+def answered(offset: int, data: bytes, ack: int) -> bytes:
+    return tcp_frame(("10.0.0.2", 80), ("10.0.0.1", 40000), 9001 + offset, ack, PSH | ACK, data)
+
+
+def test_events_nested_deep_and_changed_from_within(run: Run) -> None:
+    long = said(0, b"x" * 55)
+    frames = [*opened(), long, answered(0, b"y" * 20, 1056), long, *conversation(client=("10.0.0.9", 9))]
+    told = run("nested", frames)
+    lengths = [(frame[17] | frame[16] << 8) - 40 for frame in frames]
+    # Each filter is asked once for each packet of which those above it said yes.
+    asked = [sum(all(n >= above for above in range(level)) for n in lengths) for level in range(100)]
+    assert [int(word) for word in told[0].split()] == asked
+    assert [int(word) for word in told[1].split()] == [sum(n >= level for n in lengths) for level in range(9, 100, 10)]
+    starts, defined_in_flow, on_listener, undone, hooks = 2, 5 + 7, 8, 2, [0, 9 + 5]
+    assert [int(word) for word in told[2].split()] == [starts, starts, defined_in_flow, on_listener, undone, *hooks]
+    change_of = {"C": "state state_a state_a_a", "S": "state state_b"}
+    begin = [change_of["S"], change_of["C"], change_of["S"]]
+    closing = [change_of["S"], change_of["C"], change_of["S"]]
+    end = ["data_a data_a", change_of["C"], "end_a"]
+    # The connection that was closed ends when its burst is told, the other with the capture.
+    assert told[3].split() == " ".join([*begin, "rexmit_a", *begin, *closing, *end, *end, change_of["S"]]).split()
+
+
+def test_timers_in_packet_time(run: Run) -> None:
+    frames = [*opened(), said(0, b"hello"), *[answered(0, b"", 1006)] * 8]
+    assert run("timers", frames, step=0.1) == [
+        "7 at 100", "2 at 200", "22 at 200", "3 at 300",
+        "flow 1: 0, port 80, state 4, hello, uctx mine, packet -1", "4 ticks, 5000 of many",
+    ]  # fmt: skip
+
+
+def test_every_option(run: Run) -> None:
+    parts = [
+        (6, b"GHI"),
+        (6, b"ghi"),
+        (0, b"abcdef"),
+        (9, b"jklmno"),
+        (15, b"pqr"),
+        (18, b"st"),
+        (23, b"xyz"),
+        (20, b"uvw"),
+    ]
+    frames = [*opened(), *(said(at, data) for at, data in parts)]
+    frames += [answered(0, b"answer", 1027), said(26, b"end"), answered(6, b"more", 1030)]
+    assert run("options", frames) == [
+        "hole: CLI 4 9001/0/0/0 SVR 4 1001/0/0/9 [6+3] after 3 ms",
+        "overlap: CLI 4 9001/0/0/0 SVR 4 1001/0/0/9 [6+3] after 4 ms",
+        "filled: CLI 4 9001/0/0/0 SVR 4 1001/0/9/9 [0+9] after 5 ms",
+        "peeked abcdefghi",
+        "error of 1",  # six bytes come where four are kept
+        "peeked -2 No data available",
+        "small: CLI 4 9001/0/0/0 SVR 4 1001/11/15/15 [11+4] after 6 ms",
+        "peeked lmnopqr",
+        "peeked -1 Invalid argument",
+        "peeked -1 Invalid argument",
+        "peeked 0 ",  # what came while the buffer was off is not there, and not missed
+        "peeked uvwxyz",
+        "answer: CLI 4 9001/0/6/6 [0+6] SVR 4 1001/26/26/26 [20+6] after 11 ms",
+        "option 15: Invalid argument",
+        "option 9: Invalid argument",
+        "option 12: Invalid argument",
+        "CLI told",  # after MOS_STOP_MON of the server's side
+    ]
+
+
+# ---- two kinds of sockets; a proxy ----
+
+
+def test_raw_and_stream_sockets_in_one_program(run: Run) -> None:
+    def datagram(data: bytes, port: int = 6666) -> bytes:
+        return ip_frame("10.0.0.1", "10.0.0.3", 17, struct.pack("!HHHH", 5000, port, 8 + len(data), 0) + data)
+
+    tls, other = ("10.0.0.2", 443), ("10.0.0.7", 7)
+    talk = conversation(b"KEYAAAAA" + b"alice".ljust(16), b"ok", server=tls)
+    frames = [*talk[:4], *opened(other, tls)]
+    frames += [
+        tcp_frame(other, tls, 1001 + at, 9001, ACK, data)
+        for at, data in ((0, b"KEYB"), (4, b"BBBB" + b"bob".ljust(16)))
+    ]
+    frames += conversation(client=("10.9.9.9", 9)) * 8  # data is told at the end of a burst of up to 64 packets
+    frames += [
+        datagram(b"KEYAAAAA" + b"sixteen bytes ok"),
+        datagram(b"KEYBBBBB" + b"and these as wel"),
+        datagram(b"short"),
+    ]
+    frames += [datagram(b"KEYAAAAA" + b"another port 53.", 53), *talk[4:], datagram(b"KEYAAAAA" + b"it is over by now")]
+    assert [line.strip() for line in run("keys", frames)][:2] == [
+        "sixteen bytes ok is alice",
+        "and these as wel is bob",
+    ]
+    assert [line.split() for line in run("keys", frames)][2:] == [
+        ["alice", "is", "over"], ["bob", "is", "over"], ["5", "raw,", "0", "not", "UDP"],
+    ]  # fmt: skip
+
+
+def test_a_proxy_in_the_packets_way(run: Run, tmp_path: Path) -> None:
+    """Each end knows what it sent and got: the server acknowledges the line put in, the client not the secret."""
+    client, server, box = ("10.0.0.1", 40000), ("10.0.0.2", 80), b"\x02\x01\x02\x03\x04\x05"
+    request, longer = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HTTP/1.1\r\nVia: box\r\nHost: a\r\n\r\n"
+    answer, shorter = b"HTTP/1.1 200 OK\r\n\r\nthe SECRET word", b"HTTP/1.1 200 OK\r\n\r\nthe  word"
+    a, b, c, d = 1001 + len(request), 1001 + len(longer), 9001 + len(answer), 9001 + len(shorter)
+    frames = [
+        *opened(),
+        said(0, request),
+        answered(0, answer, b),
+        tcp_frame(client, server, a, d, ACK),
+        tcp_frame(client, server, a, d, ACK | FIN),
+        tcp_frame(server, client, c, b + 1, ACK | FIN),
+        tcp_frame(client, server, a + 1, d + 1, ACK),
+    ]
+
+    def passed(frame: bytes) -> bytes:
+        frame = frame[:6] + box + frame[12:]
+        if frame[26:30] == ipaddress.IPv4Address(server[0]).packed:  # a window of 1,000, and the checksum that follows
+            total = struct.unpack_from("!H", frame, 50)[0] + 65535 - 1000
+            frame = frame[:48] + struct.pack("!HH", 1000, (total & 0xFFFF) + (total >> 16)) + frame[52:]
+        return frame
+
+    expected = [passed(frame) for frame in opened()]
+    expected += [
+        passed(said(0, longer)),
+        passed(answered(0, shorter, a)),
+        passed(tcp_frame(client, server, b, c, ACK | FIN)),
+        passed(tcp_frame(server, client, d, a + 1, ACK | FIN)),
+        passed(tcp_frame(client, server, b + 1, c + 1, ACK)),
+    ]
+    told = run("proxy", frames, write="out.pcap")
+    texts = [text.decode().replace("\r\n", "..") for text in (shorter, longer)]
+    assert sorted(told) == ["1 held back, 1 sent again", f"< {texts[0]}", f"> {texts[1]}"]
+    out = written(tmp_path / "out.pcap")
+    sent_ahead = out.pop(3)
+    assert (sent_ahead[34:], sent_ahead[26:34]) == (said(0, longer)[34:], said(0, longer)[26:34])
+    assert out == expected

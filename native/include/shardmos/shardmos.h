@@ -337,8 +337,8 @@ typedef struct smos_api {
     /* What counts now, the configuration's where nothing was set. Of one side. */
     int (*get_option)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, int option, uint64_t *value);
     /* Copies the next unread in-order bytes of `side` and moves this socket's cursor over them. Returns their number, 0 if there are none.
-     * Bytes that went unread (given up by the history, or never came) are stepped over and counted in *lost (may be NULL). Needs
-     * SMOS_OPT_HISTORY. */
+     * Bytes that went unread (given up by the history, or never came) are stepped over and counted in *lost (may be NULL); with length 0
+     * that is all that is done. Needs SMOS_OPT_HISTORY. */
     int64_t (*peek)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, void *buffer, size_t length, uint64_t *lost);
     /* Copies bytes from `offset` on, out-of-order ones too, up to the first that is absent; moves nothing. -ENODATA if the first is. */
     int64_t (*peek_at)(smos_engine_t *, smos_sock_t, smos_flow_t flow, int side, void *buffer, size_t length, uint64_t offset);

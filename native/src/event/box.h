@@ -14,7 +14,7 @@
 
 #define SMOS__MAX_HANDLERS 64       /* registrations of one socket, on its template or on one flow */
 #define SMOS__MAX_DEFINITIONS 16384 /* user-defined events of a module */
-#define SMOS__MAX_PENDING 64        /* timers that init() sets */
+#define SMOS__MAX_PENDING 65536     /* timers that init() sets */
 #define SMOS__MAX_LINES 16          /* log lines of init() */
 #define SMOS__BOX_ERROR 256
 
@@ -104,8 +104,8 @@ struct smos_box {
     uint32_t definition_count;
     smos_handler_t burst_end; /* NULL: none */
     void *burst_arg;
-    smos__pending_t pending[SMOS__MAX_PENDING];
-    uint32_t pending_count;
+    smos__pending_t *pending;
+    uint32_t pending_count, pending_room;
     smos__line_t lines[SMOS__MAX_LINES];
     uint32_t line_count;
     uint8_t *state;        /* module.state_size bytes per slot of the arena, reserved, touched when used */

@@ -86,6 +86,7 @@ void smos__box_destroy(smos_box_t *box)
         free(box->param_names[i]);
         free(box->param_values[i]);
     }
+    free(box->pending);
     for (uint32_t i = 0; i < box->line_count; i++) free(box->lines[i].text);
     free(box->param_names);
     free(box->param_values);

@@ -33,6 +33,16 @@ static int begin_history(const smos__caller_t *c, const smos__stream_options_t *
 }
 
 
+/* What the flow's sockets ask for together. */
+static void limit_history(const smos__caller_t *c)
+{
+    smos_shard_t *s = c->shard;
+    const smos__flow_t *f = &s->arena.hot[c->flow];
+    for (int side = 0; side < 2; side++)
+        smos__history_limit(&s->history, &s->arena, c->flow, side, f->end[!side].offset, s->events.sets.set[f->set].options.history[side]);
+}
+
+
 int smos__api_set_option(smos_engine_t *engine, smos_sock_t sock, smos_flow_t flow, int side, int option, uint64_t value)
 {
     smos__caller_t c;
@@ -49,6 +59,7 @@ int smos__api_set_option(smos_engine_t *engine, smos_sock_t sock, smos_flow_t fl
     smos__stream_options_t before = wants->options;
     status = smos__events_change(&c.shard->events, c.socket, c.flow, change, &o);
     if (!status && flow) status = begin_history(&c, &before);
+    if (!status && flow && option == SMOS_OPT_HISTORY) limit_history(&c);
     return smos__failed(&c, "set_option", status);
 }
 
@@ -95,11 +106,11 @@ int64_t smos__api_peek(smos_engine_t *engine, smos_sock_t sock, smos_flow_t flow
     const smos__assembler_t *kept = smos__history_of(&c.shard->history, c.flow, side);
     const smos__pool_t *pool = c.shard->arena.pool;
     uint64_t end = c.shard->arena.hot[c.flow].end[!side].offset, from = w->read[side];
-    if (from >= end || !length) return 0;
+    if (from >= end) return 0;
     uint64_t next = kept ? smos__assembler_next(kept, pool, from) : UINT64_MAX;
     if (next > end) next = end;
     if (lost) *lost = next - from;
-    uint32_t n = next < end ? smos__assembler_read(kept, pool, next, buffer, (uint32_t)length) : 0;
+    uint32_t n = next < end && length ? smos__assembler_read(kept, pool, next, buffer, (uint32_t)length) : 0;
     w->read[side] = next + n;
     return n;
 }

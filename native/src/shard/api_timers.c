@@ -1,10 +1,28 @@
 /* Timers and burst ends, as modules call them; and calling them back. */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "shard/api.h"
 
 #define PENDING (UINT64_C(1) << 63) /* the number of a timer that init() set: its place among them */
 #define RUN_AT_ONCE 4096 /* due timers called before the next packet; the rest waits for the next turn */
+
+
+/* Packet time is the packet thread's: what init() sets starts at the commit. */
+static int wait_for_commit(smos_box_t *box, const smos__pending_t *p, uint64_t *timer)
+{
+    if (box->pending_count == SMOS__MAX_PENDING) return -ENOSPC;
+    if (box->pending_count == box->pending_room) {
+        uint32_t room = box->pending_room ? box->pending_room * 2 : 16;
+        smos__pending_t *more = realloc(box->pending, room * sizeof *more);
+        if (!more) return -ENOMEM;
+        box->pending = more;
+        box->pending_room = room;
+    }
+    if (timer) *timer = PENDING | box->pending_count;
+    box->pending[box->pending_count++] = *p;
+    return 0;
+}
 
 
 int smos__api_set_timer(smos_engine_t *engine, smos_flow_t flow, int64_t delay_ns, int64_t period_ns, smos_handler_t handler, void *arg, uint64_t *timer)
@@ -14,12 +32,7 @@ int smos__api_set_timer(smos_engine_t *engine, smos_flow_t flow, int64_t delay_n
     if (!status && (!handler || delay_ns < 0 || period_ns < 0 || delay_ns > INT64_MAX / 4 || period_ns > INT64_MAX / 4)) status = -EINVAL;
     if (!status && flow && (c.preparing || smos__flow_find(&c.shard->arena, flow) == SMOS__NO_FLOW)) status = c.preparing ? -EPERM : -ESTALE;
     if (status) return smos__failed(&c, "set_timer", status);
-    if (!c.box->active) { /* packet time is the packet thread's: it starts at the commit */
-        if (c.box->pending_count == SMOS__MAX_PENDING) return smos__failed(&c, "set_timer", -ENOSPC);
-        if (timer) *timer = PENDING | c.box->pending_count;
-        c.box->pending[c.box->pending_count++] = (smos__pending_t){0, delay_ns, period_ns, handler, arg};
-        return 0;
-    }
+    if (!c.box->active) return smos__failed(&c, "set_timer", wait_for_commit(c.box, &(smos__pending_t){0, delay_ns, period_ns, handler, arg}, timer));
     smos__timer_t t = {.due_ns = c.shard->now_ns + delay_ns, .period_ns = period_ns, .flow = flow, .box = c.box, .call = handler, .arg = arg};
     return smos__failed(&c, "set_timer", smos__timers_set(&c.shard->timers, &t, timer));
 }
@@ -74,6 +87,6 @@ void smos__timers_arm(smos_shard_t *s, smos_box_t *box)
         smos__pending_t *p = &box->pending[i];
         if (!p->call) continue;
         smos__timer_t t = {.due_ns = s->now_ns + p->delay_ns, .period_ns = p->period_ns, .box = box, .call = p->call, .arg = p->arg};
-        smos__timers_set(&s->timers, &t, &p->number); /* at most SMOS__MAX_PENDING: only memory could fail */
+        smos__timers_set(&s->timers, &t, &p->number); /* only memory could fail */
     }
 }

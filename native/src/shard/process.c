@@ -107,6 +107,7 @@ static void keep_history(smos_shard_t *s, int receiver, uint32_t most, const uin
     uint64_t start = offset + length - (offset + length > most ? most : offset + length);
     const smos__assembler_t *kept = oldest < start ? smos__history_of(&s->history, s->flow, receiver) : NULL;
     uint64_t first = kept ? smos__assembler_next(kept, s->arena.pool, oldest) : UINT64_MAX; /* what never came is not lost here */
+    if (oldest < start && first > offset) first = offset > oldest ? offset : oldest; /* more at once than is kept */
     if (first < start) smos__raise_bytes(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, NULL, start - first, first, SMOS_ERR_UNREAD);
     smos__history_keep(&s->history, &s->arena, s->flow, receiver, offset, data, length, most);
 }

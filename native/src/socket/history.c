@@ -57,6 +57,16 @@ int smos__history_keep(smos__history_t *h, smos__arena_t *arena, uint32_t flow, 
 }
 
 
+void smos__history_limit(smos__history_t *h, smos__arena_t *arena, uint32_t flow, int receiver, uint64_t next, uint32_t most)
+{
+    if (!h->kept) return;
+    smos__assembler_t *a = &h->kept[2 * (size_t)flow + (size_t)receiver];
+    if (!a->bytes) return;
+    if (!most) smos__assembler_clear(a, arena->pool);
+    else if (next > most) smos__assembler_trim(a, arena->pool, next - most);
+}
+
+
 void smos__history_forget(smos__history_t *h, smos__arena_t *arena, uint32_t flow)
 {
     if (!h->kept) return;

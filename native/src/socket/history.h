@@ -15,6 +15,8 @@ void smos__history_free(smos__history_t *);
 /* Keeps [offset, offset + length) and the bytes before, `most` in all. `start` is the oldest byte readable afterwards. Bytes that find no
  * room are given up with all before them. -ENOMEM: no address space. */
 int smos__history_keep(smos__history_t *, smos__arena_t *, uint32_t flow, int receiver, uint64_t offset, const uint8_t *data, uint32_t length, uint32_t most);
+/* Nobody asks for more than `most` of the bytes before `next` any longer: what is older goes. */
+void smos__history_limit(smos__history_t *, smos__arena_t *, uint32_t flow, int receiver, uint64_t next, uint32_t most);
 void smos__history_forget(smos__history_t *, smos__arena_t *, uint32_t flow); /* the flow ends */
 const smos__assembler_t *smos__history_of(const smos__history_t *, uint32_t flow, int receiver); /* NULL: none */
 

@@ -93,7 +93,6 @@ typedef struct entry {
     regs_t *regs;
     uint32_t wants;
     uint32_t buffer[2];
-    uint64_t unread_told[2]; /* losses up to here were told */
     uint64_t flushed[2];     /* NEW_DATA told up to here */
     void *uctx;
     struct entry *next;      /* free, or dirty */

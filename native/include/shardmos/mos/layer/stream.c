@@ -23,24 +23,13 @@ static entry_t *in_callback(mctx_t mctx, int sock)
 
 ssize_t mtcp_peek(mctx_t mctx, int sock, int side, char *buf, size_t len)
 {
-    smos_buffer_info_t info;
-    smos_range_t range[64];
+    uint64_t lost;
     entry_t *e = in_callback(mctx, sock);
     if (!e) return -1;
     if (!one_side(side) || (!buf && len) || !e->buffer[side]) return FAIL(EINVAL);
-    smos_sock_t s = e->listener->sock;
-    int status = ENGINE(buffer_info, s, e->flow, side, &info);
-    if (status) return FAIL(-status);
-    int n = info.read < info.next ? ENGINE(buffered, s, e->flow, side, range, 64) : 0;
-    for (int i = 0; i < n; i++) { /* the first byte that is still there */
-        if (range[i].end <= info.read || range[i].start >= info.next) continue;
-        uint64_t from = info.read > e->unread_told[side] ? info.read : e->unread_told[side];
-        if (range[i].start <= from) break;
-        e->unread_told[side] = range[i].start;
-        errno = ENODATA;
-        return -(ssize_t)(range[i].start - from);
-    }
-    int64_t got = ENGINE(peek, s, e->flow, side, buf, len > INT32_MAX ? INT32_MAX : len, NULL);
+    int64_t got = ENGINE(peek, e->listener->sock, e->flow, side, NULL, 0, &lost); /* steps over what is lost */
+    if (!got && lost) return errno = ENODATA, -(ssize_t)lost;
+    if (!got) got = ENGINE(peek, e->listener->sock, e->flow, side, buf, len > INT32_MAX ? INT32_MAX : len, NULL);
     return got < 0 ? FAIL((int)-got) : (ssize_t)got;
 }
 
