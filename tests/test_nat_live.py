@@ -1,4 +1,4 @@
-"""The middlebox nat inline between two namespaces: the servers' side has a route to the pool, and none to the clients."""
+"""The middlebox nat inline between namespaces: the servers' side has a route to the pool, and none to the clients."""
 
 from __future__ import annotations
 
