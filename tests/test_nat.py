@@ -22,7 +22,7 @@ from renaming import (
     udp,
 )
 from scapy.utils import rdpcap
-from traffic import ACK, CLIENT, FIN, SERVER, SYN, conversation, ip_frame, tcp_frame, write_pcap
+from traffic import ACK, CLIENT, FIN, SERVER, SYN, checksum, conversation, ip_frame, tcp_frame, write_pcap
 
 import shardmos as sm
 from shardmos.errors import ShardmosError
@@ -100,6 +100,50 @@ def test_ping_goes_by_another_identifier(tmp_path: Path) -> None:
         ethernet(echo(POOL, SERVER[0], 7000)),
         ethernet(echo(SERVER[0], CLIENT[0], 4711, reply=True)),
     ]
+
+
+def fragments(ip: bytes, *sizes: int) -> list[bytes]:
+    """The datagram in fragments with so many bytes of data; the last one has the rest."""
+    header, data, at, out = (ip[0] & 15) * 4, ip[(ip[0] & 15) * 4 :], 0, []
+    for number in range(len(sizes) + 1):
+        last = number == len(sizes)
+        part = data[at:] if last else data[at : at + sizes[number]]
+        head = ip[:2] + struct.pack("!HHH", header + len(part), 7, (0 if last else 0x2000) | at // 8)
+        head += ip[8:10] + b"\0\0" + ip[12:header]
+        out.append(head[:10] + struct.pack("!H", checksum(head)) + head[12:] + part)
+        at += len(part)
+    return out
+
+
+@pytest.mark.parametrize("vlan", [None, 5])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (0, 0, 2, 1)], ids=str)
+@pytest.mark.parametrize("kind", ["udp", "ping", "without a sum"])
+def test_fragments_are_translated_all(tmp_path: Path, kind: str, order: tuple[int, ...], vlan: int | None) -> None:
+    """In any order: the first, which has the port and the sum, and those behind it; cut as they came."""
+    data = bytes(range(256)) * 12
+    if kind == "ping":
+        out, back = echo(CLIENT[0], SERVER[0], 4711, data=data), echo(SERVER[0], POOL, 7000, True, data)
+        left = [echo(POOL, SERVER[0], 7000, data=data), echo(SERVER[0], CLIENT[0], 4711, True, data)]
+    else:
+        out, back = (udp(*names, data, without_sum=kind != "udp") for names in ((CLIENT, SERVER), (SERVER, OUTER)))
+        left = [renamed(out, OUTER), renamed(back, None, CLIENT)]
+    come = [fragments(ip, 1480, 1480)[place] for ip in (out, back) for place in order]
+    done = through(tmp_path, [ethernet(ip, vlan) for ip in come])
+    assert done.frames == [ethernet(ip, vlan) for each in left for ip in fragments(each, 1480, 1480)]
+    assert said(done.counters, "resting_now") == {"connections": 1, "packets_out": 1, "packets_in": 1}
+
+
+def test_fragments_that_it_leaves_alone_and_those_that_never_are_whole(tmp_path: Path) -> None:
+    elsewhere = fragments(udp(("172.20.0.1", 5), ("172.20.0.2", 6), bytes(2900)), 1000, 1000)
+    torn = fragments(udp(CLIENT, SERVER, bytes(3000)), 1480, 1480)[:2]
+    options = fragments(udp(("172.20.0.1", 5), ("172.20.0.3", 6), bytes(90), b"\x07\x04\0\0\x88\x04\0\x01"), 64)
+    done = through(tmp_path, map(ethernet, [*torn, *elsewhere, *options]))
+    # An option whose copy bit is not set is in the first fragment only (RFC 791 3.1).
+    second = bytearray(options[1][:20] + b"\x88\x04\0\x01" + options[1][28:])
+    second[0], second[3] = 0x46, second[3] - 4
+    second[10:12] = b"\0\0"
+    struct.pack_into("!H", second, 10, checksum(bytes(second[:24])))
+    assert [frame[14:] for frame in done.frames] == [*elsewhere, options[0], bytes(second)]
 
 
 def packets_of(kind: str) -> tuple[bytes, bytes, bytes, bytes]:

@@ -64,7 +64,7 @@ def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         with Running(*arguments, prefix=wire.box.command()) as running:
             with running.client() as client:
                 forward = f"tcp/{FORWARDED[0]}:{FORWARDED[1]}/10.9.0.2:80"
-                client.push("nat", inside=INSIDE, pool=POOL, rest=1, forward=forward)
+                client.push("nat", inside=INSIDE, pool=POOL, rest=120, forward=forward)
             yield Translated(wire, running)
 
 
@@ -111,7 +111,7 @@ def test_thousands_of_connections_to_several_servers(box: Translated) -> None:
 
 
 def test_datagrams_and_version_6_pass(box: Translated) -> None:
-    udp_echo(box.wire, [os.urandom(size) for size in (0, 1, 1000, 1472)], 7101)
+    udp_echo(box.wire, [os.urandom(size) for size in (0, 1, 1000, 1472, 1473, 9000, 65_000)], 7101)
     before = box.counters()
     udp_echo(box.wire, [os.urandom(size) for size in (0, 1, 1000)], 7102, 6)
     assert box.counters() == before and box.drops() == {}
@@ -120,8 +120,8 @@ def test_datagrams_and_version_6_pass(box: Translated) -> None:
 def test_ping_through_it(box: Translated) -> None:
     if shutil.which("ping") is None:
         pytest.skip("the program ping is missing: apt-get install iputils-ping")
-    for server in SERVERS:
-        done = box.wire.client.run("ping", "-c", "3", "-i", "0.05", "-W", "5", server)
+    for server, size in [(server, size) for server in SERVERS for size in ("56", "9000")]:
+        done = box.wire.client.run("ping", "-c", "3", "-i", "0.05", "-W", "5", "-s", size, server)
         assert " 0% packet loss" in done.stdout, done.stdout + done.stderr
     assert box.drops() == {}
 
@@ -205,7 +205,7 @@ def test_a_new_version_keeps_the_connections(box: Translated, tmp_path: Path) ->
         opened = [connect(box.wire.client, (SERVERS[i % len(SERVERS)], 7301)) for i in range(50)]
         with box.running.client() as client:
             forward = f"tcp/{FORWARDED[0]}:{FORWARDED[1]}/10.9.0.2:80"
-            client.push("nat", inside=INSIDE, pool=POOL, rest=2, forward=forward)
+            client.push("nat", inside=INSIDE, pool=POOL, rest=121, forward=forward)
         fresh = [connect(box.wire.client, (SERVERS[i % len(SERVERS)], 7301)) for i in range(50)]
         for connection in opened + fresh:
             connection.sendall(b"still there")

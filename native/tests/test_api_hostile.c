@@ -317,13 +317,15 @@ static void probe_set_option(void)
     for (int k = 0; k < 2; k++) {
         for (size_t i = 0; i < 5; i++) GIVES(api->set_option(engine, 0, where[k], BAD_SIDES[i], SMOS_OPT_HISTORY, 1), -EINVAL);
         for (int option = -1; option < 8; option++)
-            if (option < 1 || option > 3) GIVES(api->set_option(engine, 0, where[k], SMOS_BOTH, option, 1), -EINVAL);
+            if ((option < 1 || option > 3) && (option != SMOS_OPT_DATAGRAMS || where[k])) GIVES(api->set_option(engine, 0, where[k], SMOS_BOTH, option, 1), -EINVAL);
         GIVES(api->set_option(engine, 0, where[k], SMOS_BOTH, SMOS_OPT_HISTORY, UINT64_MAX), -EINVAL);
         GIVES(api->set_option(engine, 0, where[k], SMOS_BOTH, SMOS_OPT_HISTORY, UINT32_MAX), -EINVAL);
         GIVES(api->set_option(engine, 0, where[k], SMOS_BOTH, SMOS_OPT_BUFFER, UINT64_MAX), -EINVAL);
         GIVES(api->set_option(engine, 0, where[k], SMOS_BOTH, SMOS_OPT_OVERLAP, 15), -EINVAL);
     }
     GIVES(api->set_option(engine, raw_sock, 0, SMOS_BOTH, SMOS_OPT_FRAMES, 2), -EINVAL);
+    GIVES(api->set_option(engine, 0, 0, SMOS_BOTH, SMOS_OPT_DATAGRAMS, 2), -EINVAL);
+    GIVES(api->set_option(engine, raw_sock, 0, SMOS_BOTH, SMOS_OPT_DATAGRAMS, 1), -EINVAL);
 }
 
 static int64_t do_get_option(smos_engine_t *e, smos_sock_t sock, smos_flow_t flow)

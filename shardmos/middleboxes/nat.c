@@ -637,7 +637,7 @@ static int init(smos_engine_t *engine, const smos_api_t *api, void **self, char 
     if (!n->seed) n->seed = random[1];
     for (uint32_t i = 0; i < MAX_ANOMALIES; i++) n->damaged[i] = strstr(api->anomaly_name(i), "bad_checksum") != NULL;
     *self = n;
-    return 0;
+    return api->set_option(engine, 0, 0, SMOS_BOTH, SMOS_OPT_DATAGRAMS, 1);
 }
 
 

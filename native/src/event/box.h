@@ -50,6 +50,7 @@ typedef struct smos__socket {
     uint8_t type;  /* SMOS_STREAM, SMOS_RAW */
     bool closed;
     bool frames;   /* SMOS_OPT_FRAMES */
+    bool datagrams; /* SMOS_OPT_DATAGRAMS */
     int slot;      /* in the chain; -1: not committed */
     uint32_t capacity; /* slots of the flow arena */
     smos__filter_t *filter, *orphan_filter; /* NULL: all */

@@ -80,6 +80,7 @@ static int put(smos__events_t *ev, smos__socket_t *socket, int place)
     ev->order[place] = (uint8_t)slot;
     ev->count++;
     ev->raw += socket->type == SMOS_RAW;
+    ev->datagrams += socket->datagrams;
     return 0;
 }
 
@@ -91,6 +92,7 @@ static void take_out(smos__events_t *ev, smos__socket_t *socket)
     memmove(ev->order + place, ev->order + place + 1, (size_t)(ev->count - place - 1));
     ev->count--;
     ev->raw -= socket->type == SMOS_RAW;
+    ev->datagrams -= socket->datagrams;
     unsettle(ev, socket);
 }
 

@@ -26,6 +26,7 @@ typedef struct smos__events {
     uint8_t order[SMOS_MAX_MODULES]; /* slots in chain order */
     int count;
     int raw;              /* raw sockets among them */
+    int datagrams;        /* of those that want fragments put together before they pass */
     uint16_t epoch;
     smos__sets_t sets;
     smos__arena_t *arena;

@@ -53,6 +53,12 @@ int smos__api_set_option(smos_engine_t *engine, smos_sock_t sock, smos_flow_t fl
         c.socket->frames = value;
         return 0;
     }
+    if (!status && option == SMOS_OPT_DATAGRAMS) {
+        if (flow || c.socket->type != SMOS_STREAM || value > 1) return smos__failed(&c, "set_option", -EINVAL);
+        if (c.socket->slot >= 0) c.shard->events.datagrams += (int)value - c.socket->datagrams;
+        c.socket->datagrams = value;
+        return 0;
+    }
     const smos__wants_t *wants = status ? NULL : smos__events_wants(&c.shard->events, c.socket, c.flow);
     if (!status && !wants) status = -ENOTCONN;
     if (status) return smos__failed(&c, "set_option", status);
@@ -78,6 +84,7 @@ int smos__api_get_option(smos_engine_t *engine, smos_sock_t sock, smos_flow_t fl
     case SMOS_OPT_BUFFER: *value = o->buffer[side] == SMOS__DEFAULT ? c.shard->tcp.flow_buffer : o->buffer[side]; break;
     case SMOS_OPT_OVERLAP: *value = o->overlap[side] == SMOS__DEFAULT_POLICY ? c.shard->tcp.overlap_policy : o->overlap[side]; break;
     case SMOS_OPT_FRAMES: *value = c.socket->frames; break;
+    case SMOS_OPT_DATAGRAMS: *value = c.socket->datagrams; break;
     default: return smos__failed(&c, "get_option", -EINVAL);
     }
     return 0;

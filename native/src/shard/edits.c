@@ -74,6 +74,9 @@ static int have_buffer(smos__edits_t *e)
 }
 
 
+uint8_t *smos__edit_room(smos_shard_t *s) { return have_buffer(&s->edits) < 0 ? NULL : s->edits.buffer + SMOS__EDIT_ROOM; }
+
+
 int smos__edit_begin(smos_shard_t *s)
 {
     smos__edits_t *e = &s->edits;

@@ -56,6 +56,8 @@ void smos__edit_exit(struct smos_shard *, uint32_t flow, smos__layer_t *, int fr
 void smos__edit_translated(struct smos_shard *, uint32_t flow, const smos__layer_t *, int from);
 /* Keeps the link layer of the first packet of each end. */
 void smos__edit_note_link(struct smos_shard *, uint32_t flow, const smos__frame_t *, const smos__layer_t *, int from);
+/* SMOS__EDIT_ROOM bytes for building a packet in; NULL: out of memory. */
+uint8_t *smos__edit_room(struct smos_shard *);
 /* Sends the edited packet out of `end`, cut in two where it grew beyond what fits. */
 void smos__edit_send(struct smos_shard *, int end, const smos__frame_t *original);
 /* Sends a packet of our own into the flow. As api->inject. */

@@ -592,6 +592,10 @@ static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
         }
     }
     if (disposition >= SMOS__C_drop_not_ip && disposition <= SMOS__C_drop_no_memory) disposition = unfollowed(s, disposition);
+    if (mine && s->datagrams && smos__datagram_waits(frame, d)) {
+        SMOS__COUNT(s, packets_joined);
+        s->verdict = SMOS__DROP; /* it leaves with the last of them */
+    }
     if (mine) s->counters[disposition]++;
     else s->verdict = SMOS__DROP; /* here: its owner passes it on */
 }
@@ -600,6 +604,11 @@ static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
 /* What was said about the frame is done. Packets = what the port forwarded + what was dropped, each under its name. */
 static void settle(smos_shard_t *s, smos__frame_t *frame)
 {
+    if (s->verdict == SMOS__PASS && frame->flags & SMOS__FRAME_WHOLE) {
+        smos__datagram_send(s, s->port->ends == 2 ? !frame->end : frame->end, as_edited(s, frame));
+        s->port->drop(s->port, frame);
+        return;
+    }
     if (s->verdict == SMOS__PASS && s->edits.active && s->port->send) {
         smos__edit_send(s, s->port->ends == 2 ? !frame->end : frame->end, frame);
         s->port->drop(s->port, frame);
@@ -643,6 +652,7 @@ static void stage_decode(smos_shard_t *s, int i)
             smos__handover_decode(s, &s->frames[i], d);
         else
             smos__decode(&s->frames[i], s->defrag, d);
+        if (s->datagrams && d->fragments) smos__datagram_whole(s, &s->frames[i], d);
     }
     if (d->layers != 1) return;
     smos_tuple_t *tuple = &d->layer[0].tuple;
@@ -705,6 +715,7 @@ void smos__process_burst(smos_shard_t *s, int n)
     s->plain = !s->filter;
     s->inline_ = s->port && s->port->forward;
     s->can_send = s->port && s->port->send;
+    s->datagrams = s->can_send && s->events.datagrams;
     for (int i = 0; i < n + 2 * PREFETCH; i++) {
         fetch(&ahead);
         if (i < n) stage_decode(s, i);

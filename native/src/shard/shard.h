@@ -79,6 +79,7 @@ struct smos_shard {
     /* the packet under the hand */
     bool plain; /* no filter */
     bool inline_; /* the port forwards: each frame is settled after its layers */
+    bool datagrams; /* fragments wait for each other */
     smos__verdict_t verdict;
     const smos__frame_t *frame;
     const smos__layer_t *layer;
@@ -170,6 +171,12 @@ void smos__handover_give(smos_shard_t *, const smos_tuple_t *, const smos__frame
 void smos__handover_flush(smos_shard_t *); /* end of a burst: rings the bells of those who sleep */
 bool smos__handover_is_hot(const smos_shard_t *); /* others wait for our clock: an idle worker looks up often */
 void smos__handover_close(smos_shard_t *);
+
+/* datagrams.c: IPv4 datagrams that pass as one packet, where a module wants them so. */
+bool smos__datagram_waits(const smos__frame_t *, const smos__decoded_t *); /* a fragment for others, which does not pass by itself */
+/* Of the decoded last fragment, with its datagram put together: the frame is the datagram from here on. */
+void smos__datagram_whole(const smos_shard_t *, smos__frame_t *, smos__decoded_t *);
+void smos__datagram_send(smos_shard_t *, int end, const smos__frame_t *); /* in fragments, as it came */
 
 /* live.c: gives the shard one port more, which it owns from then on, also on failure. 0 or a negative errno with one line in error. */
 int smos__shard_add_port(smos_shard_t *, smos__port_t *, char *error);

@@ -261,6 +261,7 @@ void smos__datagram_add(smos__datagram_t *g, smos__chunks_t *c, const smos__frag
     g->records++;
     uint32_t end = f->offset + f->length;
     if (end > g->highest) g->highest = end;
+    if (f->more && f->length > g->largest) g->largest = f->length;
     if (!f->more) g->end = end;
     cover(g, c, f->offset / 8, (end + 7) / 8);
 }

@@ -28,6 +28,7 @@ typedef struct smos__datagram {
     uint32_t log_bytes;
     uint32_t end;     /* where the data ends; UINT32_MAX: not known yet */
     uint32_t highest; /* end of the farthest fragment */
+    uint32_t largest; /* bytes of data of the largest but the last */
     uint32_t covered; /* units */
     uint32_t records;
     uint32_t work;    /* done on comparing fragments */

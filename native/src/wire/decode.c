@@ -79,6 +79,7 @@ void smos__decode(const smos__frame_t *frame, smos__defrag_t *defrag, smos__deco
     smos__span_t s = { frame->data, frame->caplen, frame->len < frame->caplen ? frame->caplen : frame->len };
     out->layers = out->anomaly_count = out->fragments = 0;
     out->owner_hash = 0;
+    out->waits = false;
     out->result = SMOS__WIRE_NOT_IP;
     if (__builtin_expect(frame->linktype == 1, 1))
         smos__ethernet(&w, s);

@@ -11,7 +11,7 @@
 #include "wire/siphash.h"
 
 #define NO_ENTRY UINT32_MAX
-#define WHOLE (SMOS__DATAGRAM_MAX + 40u + 25u) /* bytes of the largest datagram, rounded up to 64 */
+#define WHOLE (SMOS__DATAGRAM_MAX + 40u + 25u + 64u) /* bytes of the largest datagram and the room before it, rounded up to 64 */
 #define OUT_MOST (64 * WHOLE)
 #define CHUNKS_LEAST (2 * (SMOS__LOG_MAX / SMOS__CHUNK)) /* one datagram always has room */
 #define WORK_MAX (64u * 8192u)
@@ -43,7 +43,7 @@ struct smos__defrag {
     uint32_t mask;
     uint32_t free, fresh, oldest, newest;
     uint8_t *out;
-    uint32_t out_bytes, out_used;
+    uint32_t out_bytes, out_used, largest;
     smos__join_t *join;
 };
 
@@ -107,6 +107,9 @@ smos__defrag_t *smos__defrag_init(void *memory, const smos__defrag_config_t *con
 
 
 void smos__defrag_release(smos__defrag_t *d) { d->out_used = 0; }
+
+
+uint32_t smos__defrag_largest(const smos__defrag_t *d) { return d->largest; }
 
 
 const smos__defrag_stats_t *smos__defrag_stats(const smos__defrag_t *d) { return &d->stats; }
@@ -249,9 +252,9 @@ static uint32_t entry_of(smos__defrag_t *d, const smos__fragment_t *f, const smo
 
 static uint8_t *take_out(smos__defrag_t *d, uint32_t bytes)
 {
-    uint32_t room = (bytes + 7) & ~7u;
+    uint32_t room = (SMOS__DEFRAG_ROOM + bytes + 7) & ~7u;
     if (d->out_bytes - d->out_used < room) return NULL;
-    uint8_t *at = d->out + d->out_used;
+    uint8_t *at = d->out + d->out_used + SMOS__DEFRAG_ROOM;
     d->out_used += room;
     return at;
 }
@@ -356,6 +359,7 @@ static const uint8_t *complete(smos__defrag_t *d, uint32_t entry, uint32_t *leng
         /* RFC 5722 would drop an IPv6 datagram with overlaps; the anomaly tells, and the first bytes stand. */
         smos__datagram_join(g, &d->chunks, d->join, g->version == 6 ? SMOS__DEFRAG_FIRST : g->policy, out);
         *length = g->header_length + g->end;
+        d->largest = g->largest;
         d->stats.completed++;
     } else {
         d->stats.evicted++;

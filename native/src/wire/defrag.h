@@ -26,6 +26,8 @@ typedef struct smos__defrag_config {
 
 typedef struct smos__defrag smos__defrag_t;
 
+#define SMOS__DEFRAG_ROOM 32
+
 /* Bytes of memory the configuration needs; smos__defrag_init lays the object out in them (aligned to 64). */
 size_t smos__defrag_size(const smos__defrag_config_t *config);
 smos__defrag_t *smos__defrag_init(void *memory, const smos__defrag_config_t *config);
@@ -34,7 +36,7 @@ smos__defrag_t *smos__defrag_init(void *memory, const smos__defrag_config_t *con
  * what lies between it and the fragment header in IPv6; `captured` bytes are readable; ip_len is the fragment's total length on the
  * wire. `meta` gives the addresses, version, VLAN and tunnel id (the key, with the identification and IPv4's protocol).
  * The datagram begins with the first fragment's IP header, mended: no fragment header (IPv6), no MF, no offset, its own length
- * and header checksum (IPv4). *length is its bytes; it stays until smos__defrag_release. Anomalies are appended, each once per call, to
+ * and header checksum (IPv4). SMOS__DEFRAG_ROOM bytes before it are the caller's to write. *length is its bytes; it stays until smos__defrag_release. Anomalies are appended, each once per call, to
  * anomalies[SMOS__MAX_ANOMALIES] as far as there is room. */
 const uint8_t *smos__defrag_add(smos__defrag_t *d, const smos__frame_t *frame, const uint8_t *ip, uint32_t captured, uint32_t ip_len,
                                 const smos__layer_t *meta, uint32_t *length, uint16_t *anomalies, uint8_t *anomaly_count);
@@ -42,6 +44,9 @@ const uint8_t *smos__defrag_add(smos__defrag_t *d, const smos__frame_t *frame, c
 /* IPv4 overlaps are resolved by the configured policy, IPv6 ones by `first` (RFC 5722 would have the datagram dropped: the anomaly
  * tells). Exact copies of a fragment are ignored. A datagram is given up, and its further fragments with it, when one is cut by the snap length,
  * and when it has more fragments or overlaps than it may. */
+
+/* Data bytes of the largest fragment but the last of the datagram that was completed last. */
+uint32_t smos__defrag_largest(const smos__defrag_t *d);
 
 /* Gives back the datagrams that were completed since the last call: call at the end of a burst. */
 void smos__defrag_release(smos__defrag_t *d);
