@@ -33,6 +33,7 @@ static inline int chance_send(smos__port_t *p, int end, const uint8_t *data, uin
     volatile uint8_t sum = 0;
     (void)p, (void)end, (void)like;
     for (uint32_t i = 0; i < length; i++) sum ^= data[i];
+    (void)sum;
     return 0;
 }
 
@@ -193,6 +194,7 @@ static inline void chance_act(const smos_call_t *call)
     for (uint64_t i = 0; call->data && i < call->length * copies; i++) sum ^= call->data[i];
     if (call->packet && call->packet->payload)
         for (uint32_t i = 0; i < call->packet->payload_captured; i++) sum ^= call->packet->payload[i];
+    (void)sum;
     if (call->flow && !below(c, 8)) c->flows[below(c, CHANCE_KNOWN)] = call->flow;
     for (uint32_t n = below(c, 4); n && c->budget > 0; n--, c->budget--) chance_call(c, call);
 }
