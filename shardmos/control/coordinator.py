@@ -178,6 +178,7 @@ class Coordinator:
         while True:
             frames = await self.supervisor.batches.recv_multipart()
             self.publisher.take_batch(frames)
+            await asyncio.sleep(0)  # a batch that waits is received without a pause: commands have their turn
 
     async def _take_subscriptions(self) -> None:
         while True:

@@ -68,6 +68,8 @@ class Publisher:
         try:
             kind, worker, payload = frames
             if kind == b"flows":
+                if not self._wants("flow"):  # what was under way when its last subscriber left
+                    return
                 events = [
                     {"topic": "flow", "worker": int(worker), **Flow(record).to_dict()}
                     for record in split_records(payload)
