@@ -461,6 +461,41 @@ static void test_a_file_that_becomes_shorter(void)
     port->close(port);
 }
 
+/* And one that shrinks within the window under the hand, below the frames of the burst too. */
+static void test_a_file_that_becomes_shorter_within_a_window(void)
+{
+    for (int ng = 0; ng < 2; ng++)
+        for (off_t left = 65536; left <= 1 << 20; left *= 2) {
+            bytes_t b = { 0 };
+            if (ng) {
+                ng_section(&b);
+                ng_interface(&b, 1, 262144, -1, 0);
+            } else {
+                pcap_header(&b, MICRO, 0, 1);
+            }
+            for (int i = 0; i < 1000; i++) ng ? ng_packet(&b, 0, 1, 1500, 1500, 1) : pcap_record(&b, 1, 0, 1500, 1500, 1);
+            const char *path = save(&b);
+            char error[SMOS__PORT_ERROR];
+            smos__port_t *port = open_with(path, SMOS__READER_MAPPED, error);
+            smos__frame_t frame[8];
+            CHECK(port != NULL);
+            CHECK_EQ(port->receive(port, frame, 8), 8);
+            CHECK_EQ(truncate(path, left), 0);
+            int got, count = 8;
+            volatile uint32_t sum = 0;
+            while ((got = port->receive(port, frame, 8)) > 0) {
+                count += got;
+                for (int i = 0; i < got; i++)
+                    for (uint32_t k = 0; k < frame[i].caplen; k++) sum += frame[i].data[k];
+            }
+            (void)sum;
+            CHECK_EQ(got, SMOS__PORT_FAILED);
+            CHECK(strstr(port->error, "became shorter while it was read") != NULL);
+            CHECK(count >= left / 1600 - 8 && count <= left / 1500 + 8);
+            port->close(port);
+        }
+}
+
 int main(void)
 {
     RUN(test_pcap_of_each_byte_order_and_resolution);
@@ -477,5 +512,6 @@ int main(void)
     RUN(test_standard_input_in_pieces);
     RUN(test_only_plain_files_are_mapped);
     RUN(test_a_file_that_becomes_shorter);
+    RUN(test_a_file_that_becomes_shorter_within_a_window);
     return 0;
 }

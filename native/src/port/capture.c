@@ -31,6 +31,7 @@ int smos__capture_fail(smos__capture_t *c, const char *problem, ...)
     va_start(args, problem);
     vsnprintf(text, sizeof text, problem, args);
     va_end(args);
+    if (c->source && c->source->shrunk) snprintf(text, sizeof text, SMOS__SHORTER); /* the damage is ours: zeros for what is gone */
     snprintf(c->port.error, sizeof c->port.error, "%s %s", c->name, text);
     c->failed = 1;
     return SMOS__PORT_FAILED;
@@ -38,6 +39,7 @@ int smos__capture_fail(smos__capture_t *c, const char *problem, ...)
 
 int smos__capture_settle(smos__capture_t *c, int n, int got)
 {
+    if (c->source->shrunk) return smos__capture_fail(c, SMOS__SHORTER); /* which frames of this burst are whole is not known */
     c->port.stats.packets += (uint64_t)n;
     if (n > 0 || got == SMOS__SOURCE_OK || got == SMOS__SOURCE_LATER) return n;
     if (got == SMOS__SOURCE_FAILED) return smos__capture_fail(c, "%s", c->source->problem);

@@ -1,11 +1,11 @@
 /* A mapped file as a source. Memory is populated a window at a time: far cheaper than a page fault per 64 KiB, what was read
- * long ago is given back, and a file that was cut short behind our back is found by an error, not by a SIGBUS (only cutting
- * it within the window that is being read still ends the process; docs/captures.md says so). */
+ * long ago is given back, and a file that was cut short behind our back is found by an error, between windows by asking, within one by shrink.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "port/shrink.h"
 #include "port/source.h"
 
 #ifndef MADV_POPULATE_READ
@@ -19,23 +19,28 @@ typedef struct mapped {
     uint8_t *map;
     size_t bytes;
     size_t given_back; /* bytes at the map's start, multiple of WINDOW */
+    int watch;
 } mapped_t;
+
+static int shorter(smos__source_t *source)
+{
+    snprintf(source->problem, sizeof source->problem, SMOS__SHORTER);
+    return SMOS__SOURCE_FAILED;
+}
 
 static int mapped_fill(smos__source_t *source, size_t bytes)
 {
     mapped_t *m = (mapped_t *)source;
     size_t at = (size_t)(source->at - m->map);
     size_t known = (size_t)(source->end - m->map);
+    if (source->shrunk) return shorter(source);
     if (known == m->bytes) return SMOS__SOURCE_END;
     size_t until = m->bytes;
     if (bytes < m->bytes - at) {
         until = (at + bytes + WINDOW) / WINDOW * WINDOW;
         if (until > m->bytes) until = m->bytes;
     }
-    if (madvise(m->map + known, until - known, MADV_POPULATE_READ) != 0 && errno == EFAULT) {
-        snprintf(source->problem, sizeof source->problem, "became shorter while it was read");
-        return SMOS__SOURCE_FAILED;
-    }
+    if (madvise(m->map + known, until - known, MADV_POPULATE_READ) != 0 && errno == EFAULT) return shorter(source);
     if (until < m->bytes) madvise(m->map + until, m->bytes - until < WINDOW ? m->bytes - until : WINDOW, MADV_WILLNEED);
     source->end = m->map + until;
     return m->bytes - at >= bytes ? SMOS__SOURCE_OK : SMOS__SOURCE_END;
@@ -45,6 +50,7 @@ static void mapped_release(smos__source_t *source)
 {
     mapped_t *m = (mapped_t *)source;
     size_t at = (size_t)(source->at - m->map);
+    if (source->shrunk) source->end = source->at; /* what follows are zeros: fill() says why there is no more */
     if (at - m->given_back < 2 * WINDOW) return;
     size_t keep = at / WINDOW * WINDOW;
     madvise(m->map + m->given_back, keep - m->given_back, MADV_DONTNEED);
@@ -54,6 +60,7 @@ static void mapped_release(smos__source_t *source)
 static void mapped_close(smos__source_t *source)
 {
     mapped_t *m = (mapped_t *)source;
+    smos__shrink_unwatch(m->watch);
     munmap(m->map, m->bytes);
     free(m);
 }
@@ -71,5 +78,6 @@ smos__source_t *smos__source_map(int fd, size_t bytes)
     m->bytes = bytes;
     m->source = (smos__source_t){ .at = m->map, .end = m->map, .ahead = m->map, .fill = mapped_fill,
                                   .release = mapped_release, .close = mapped_close, .fd = -1 };
+    m->watch = smos__shrink_watch(m->map, bytes, &m->source.shrunk);
     return &m->source;
 }

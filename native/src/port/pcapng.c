@@ -182,6 +182,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
         if (n == 0) s->release(s);
     }
     if (c->failed) { /* what came before is delivered, then the failure */
+        if (s->shrunk) return SMOS__PORT_FAILED;
         c->port.stats.packets += (uint64_t)n;
         return n > 0 ? n : SMOS__PORT_FAILED;
     }

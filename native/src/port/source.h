@@ -17,6 +17,8 @@ enum {
     SMOS__SOURCE_FAILED = -2 /* see problem */
 };
 
+#define SMOS__SHORTER "became shorter while it was read"
+
 typedef struct smos__source smos__source_t;
 
 struct smos__source {
@@ -27,6 +29,7 @@ struct smos__source {
     void (*release)(smos__source_t *);
     void (*close)(smos__source_t *); /* frees the source */
     int fd;                          /* to poll after LATER; -1 none */
+    volatile int shrunk;             /* a mapped file became shorter: what was read last may be zeros that nobody wrote */
     char problem[128];               /* what follows the file's name in a message: "is cut short: ..." */
 };
 
