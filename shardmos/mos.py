@@ -26,11 +26,12 @@ _LINK = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-lpthread", "-lm", "-lrt",
 
 
 def load_mos(sources: Sequence[str], includes: Sequence[str] = (), arguments: Sequence[str] = ()) -> CModule:
-    """A mOS program as a module. `arguments` are what its main() gets behind its name.
+    """A mOS program as a module. `arguments` are what its main() gets behind its name; its relative paths begin here.
 
     Raises CompileError with the first error in its line and the compiler's output in `details`.
     """
-    return CModule(sources[0], compile_mos(sources, includes), {"args": shlex.join(arguments)}, program=True)
+    params = {"args": shlex.join(arguments), "folder": os.getcwd()}
+    return CModule(sources[0], compile_mos(sources, includes), params, program=True)
 
 
 def program_name(source: str) -> str:

@@ -164,6 +164,9 @@ mtcp_sighandler_t mos__set_handler(int signum, mtcp_sighandler_t);
 /* ending.c: what the program gave to atexit(), the last first */
 void mos__run_at_exit(int status);
 
+/* files.c: where relative paths begin; "" as it is. The text is kept. */
+void mos__set_folder(const char *path);
+
 /* conf.c */
 int mos__conf_read(const char *path);
 void mos__warn(const char *format, ...) __attribute__((format(printf, 1, 2)));

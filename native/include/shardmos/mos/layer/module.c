@@ -149,6 +149,7 @@ static int begin(smos_engine_t *engine, const smos_api_t *api, void **self, char
     mos__api = api;
     *self = &mos__context;
     mos__here++;
+    mos__set_folder(ENGINE(param, NULL, "folder"));
     int n = cut(ENGINE(param, NULL, "args"));
     ENGINE(at_burst_end, mos__on_burst_end, NULL);
     mos__here--;
@@ -168,6 +169,7 @@ static void finish(void *self)
 }
 
 
-static const smos_param_t PARAMS[] = {{"args", "str", "", "what main() gets, as on a command line"}, {0}};
+static const smos_param_t PARAMS[] = {{"args", "str", "", "what main() gets, as on a command line"},
+                                      {"folder", "str", "", "where its relative paths begin; the worker's own if empty"}, {0}};
 
 SMOS_MODULE = {SMOS_MODULE_HEADER, .name = SMOS_MOS_NAME, .filter = "ip and ip[0] = 0", .params = PARAMS, .init = begin, .fini = finish};
