@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from shardmos.control.compile import CompileError, find_compiler, header_dir, limited
@@ -59,18 +60,32 @@ def compile_mos(sources: Sequence[str], includes: Sequence[str] = ()) -> bytes:
     ours = header_dir() / "shardmos" / "mos"
     with tempfile.TemporaryDirectory(prefix="shardmos-mos-") as folder:
         scratch = Path(folder)
-        layer = sorted(str(path) for path in (ours / "layer").glob("*.c"))
-        headers = [f"-I{ours}", f"-I{header_dir()}"]
-        name = f'-DSMOS_MOS_NAME="{program_name(sources[0])}"'
-        _run([compiler, *_COMMON, name, *headers, "-c", *layer], scratch, "the mOS layer")
+        named = scratch / "shardmos_name.c"
+        named.write_text(f'const char mos__name[] = "{program_name(sources[0])}";\n')
+        layer = [scratch / f"shardmos_{number}.o" for number in range(len(_layer(compiler)))]
+        for place, code in zip(layer, _layer(compiler), strict=True):
+            place.write_bytes(code)
         theirs = [f"-I{os.path.abspath(each)}" for each in includes]
-        files = [*(os.path.abspath(path) for path in sources), *(str(path) for path in sorted(scratch.glob("*.o")))]
+        files = [*(os.path.abspath(path) for path in sources), *(str(path) for path in [named, *layer])]
         output = scratch / "module.so"
         # What mOS's own samples take from its source tree comes last: programs may bring theirs.
-        headers += ["-idirafter", f"{ours}/fallback"]
+        headers = [*_headers(), "-idirafter", f"{ours}/fallback"]
         link = [*_LINK, "-o", str(output)]
         _run([compiler, *_COMMON, *_LENIENT, *theirs, *headers, *files, *link], scratch, f"module {sources[0]}")
         return output.read_bytes()
+
+
+@cache
+def _layer(compiler: str) -> list[bytes]:
+    """The layer's object files."""
+    with tempfile.TemporaryDirectory(prefix="shardmos-mos-") as folder:
+        sources = sorted(str(path) for path in (header_dir() / "shardmos" / "mos" / "layer").glob("*.c"))
+        _run([compiler, *_COMMON, *_headers(), "-c", *sources], Path(folder), "the mOS layer")
+        return [path.read_bytes() for path in sorted(Path(folder).glob("*.o"))]
+
+
+def _headers() -> list[str]:
+    return [f"-I{header_dir() / 'shardmos' / 'mos'}", f"-I{header_dir()}"]
 
 
 def _run(command: list[str], scratch: Path, what: str) -> None:

@@ -270,7 +270,7 @@ def test_a_signature_resets_the_connection(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@pytest.mark.parametrize("names", [("names",), ("fw/main", "fw/rules"), ("events",), ("ends",), ("misuse",)])
+@pytest.mark.parametrize("names", [("names",), ("fw/main", "fw/rules"), ("events",), ("misuse",)])
 def test_programs_compile_with_both_compilers(
     compiler: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -57,7 +57,7 @@ void mos__run_at_exit(int status)
 static void complain(bool with_errno, int error, const char *format, va_list args)
 {
     fflush(stdout);
-    fprintf(stderr, "%s: ", SMOS_MOS_NAME);
+    fprintf(stderr, "%s: ", mos__name);
     if (format) vfprintf(stderr, format, args);
     if (with_errno) fprintf(stderr, "%s%s", format ? ": " : "", strerror(error));
     fputc('\n', stderr);

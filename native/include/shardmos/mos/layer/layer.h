@@ -111,6 +111,7 @@ typedef struct conf {
     bool forward, no_buffers;
 } conf_t;
 
+extern const char mos__name[]; /* of the program; defined by whoever compiles it */
 extern const smos_api_t *mos__api;
 extern smos_engine_t *mos__engine;
 extern struct mtcp_context mos__context;

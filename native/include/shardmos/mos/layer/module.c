@@ -1,4 +1,4 @@
-/* The module: its manifest, contexts, timers, burst ends. SMOS_MOS_NAME is its name, given by whoever compiles it. */
+/* The module: its manifest, contexts, timers, burst ends. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@ void mos__warn(const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fprintf(stderr, "%s: warning: %s\n", SMOS_MOS_NAME, text);
+    fprintf(stderr, "%s: warning: %s\n", mos__name, text);
 }
 
 
@@ -117,7 +117,7 @@ static int cut(const char *text)
     int n = 1;
     bool inside = false;
     if (!to) return -ENOMEM;
-    arguments[0] = (char *)SMOS_MOS_NAME;
+    arguments[0] = (char *)mos__name;
     for (const char *c = text; *c; c++) {
         bool blank = !quote && (*c == ' ' || *c == '\t' || *c == '\n');
         if (!inside && !blank) {
@@ -172,4 +172,4 @@ static void finish(void *self)
 static const smos_param_t PARAMS[] = {{"args", "str", "", "what main() gets, as on a command line"},
                                       {"folder", "str", "", "where its relative paths begin; the worker's own if empty"}, {0}};
 
-SMOS_MODULE = {SMOS_MODULE_HEADER, .name = SMOS_MOS_NAME, .filter = "ip and ip[0] = 0", .params = PARAMS, .init = begin, .fini = finish};
+SMOS_MODULE = {SMOS_MODULE_HEADER, .name = mos__name, .filter = "ip and ip[0] = 0", .params = PARAMS, .init = begin, .fini = finish};
