@@ -345,6 +345,7 @@ def test_a_port_that_is_used_again_by_the_same_client(tmp_path: Path) -> None:
         ("pool=1.2.3.4:forward=sctp/1.2.3.4:80/10.0.0.1:80", "is no rule"),
         ("pool=1.2.3.4:forward=tcp/1.2.3.4:80/10.0.0.1", "is no rule"),
         ("pool=1.2.3.4:forward=tcp/1.2.3.4:80/10.0.0.1:1,tcp/1.2.3.4:80/10.0.0.1:2", "forwarded already"),
+        ("pool=1.2.3.4:forward=tcp/1.2.3.4:80/10.0.0.1:1,tcp/1.2.3.4:81/10.0.0.1:1", "has a rule already"),
         ("pool=1.2.3.4:rest=-1", "rest: 0 to 86,400"),
         ("pool=1.2.3.4:mappings=0", "mappings: 1 to"),
         ("pool=1.2.3.4:mappings=x", "of type int"),

@@ -613,6 +613,19 @@ static void probe_counter(void)
     CHECK(api->counter(engine, "n0") == api->counter(engine, "n0") && api->counter(engine, "one_more") == NULL);
 }
 
+static void probe_redirect(void)
+{
+    smos_tuple_t tuple = {.version = 4};
+    GIVES(api->redirect(NULL, &tuple), -EINVAL);
+    if (nobody()) {
+        GIVES(api->redirect(engine, &tuple), -EPERM);
+        return;
+    }
+    GIVES(api->redirect(engine, NULL), -EINVAL);
+    int status = api->redirect(engine, &tuple);
+    CHECK(status == -EPERM || status == 0);
+}
+
 /* ---- all of them ---- */
 
 #define P(function) {offsetof(smos_api_t, function), probe_##function, #function}
@@ -624,7 +637,7 @@ static const struct {
     P(flow_info), P(drop), P(reset), P(stop), P(emit), P(log), P(now_ns), P(anomaly_name), P(state_name), P(param), P(flow_count), P(last_error), P(socket), P(bind), P(close),
     P(register_handler), P(unregister_handler), P(define_event), P(alloc_event), P(raise_event), P(remove_event), P(set_option), P(get_option), P(peek), P(peek_at), P(buffered),
     P(buffer_info), P(stop_socket), P(set_context), P(get_context), P(state), P(set_timer), P(cancel_timer), P(at_burst_end), P(overwrite), P(insert), P(remove), P(inject), P(owner),
-    P(worker), P(counter),
+    P(worker), P(counter), P(redirect),
 };
 #define PROBE_COUNT (sizeof PROBES / sizeof *PROBES)
 

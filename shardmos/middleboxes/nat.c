@@ -24,7 +24,7 @@
 #include <sys/random.h>
 
 enum { ICMP = 1, TCP = 6, UDP = 17 };
-enum { MAX_RANGES = 64, MAX_RULES = 256, MAX_ANOMALIES = 512 };
+enum { MAX_RANGES = 64, MAX_RULES = 256, RULE_PLACES = 1024, MAX_ANOMALIES = 512 };
 enum { TRIES = 512, ADDRESSES = 8 }; /* ports of an address, and addresses, that are looked at for one connection */
 
 #define SECOND INT64_C(1000000000)
@@ -64,6 +64,7 @@ typedef struct nat {
     uint32_t addresses; /* in the pool */
     rule_t rules[MAX_RULES];
     int rule_count;
+    uint16_t by_outer[RULE_PLACES], by_inner[RULE_PLACES]; /* number of the rule + 1, at its hash or behind it */
     uint16_t low, high; /* ports */
     int64_t rest_ns;
     uint64_t seed;
@@ -211,20 +212,53 @@ static uint32_t address_at(const nat_t *n, uint32_t place)
 }
 
 
+static uint32_t place_of(const nat_t *n, uint8_t proto, name_t name) { return (uint32_t)hash(n, proto, name, (name_t){0, 0}) % RULE_PLACES; }
+
+
+/* The rule for an outside name; for an inside one. */
 static const rule_t *rule_of(const nat_t *n, uint8_t proto, name_t outer)
 {
-    for (const rule_t *r = n->rules; r < n->rules + n->rule_count; r++)
+    for (uint32_t at = place_of(n, proto, outer); n->by_outer[at]; at = (at + 1) % RULE_PLACES) {
+        const rule_t *r = &n->rules[n->by_outer[at] - 1];
         if (r->proto == proto && same(r->outer, outer)) return r;
+    }
     return NULL;
 }
 
 
-/* Whose answers come to this worker. */
-static bool is_ours(const nat_t *n, uint8_t proto, name_t outer, name_t peer)
+static const rule_t *rule_for(const nat_t *n, uint8_t proto, name_t inner)
+{
+    for (uint32_t at = place_of(n, proto, inner); n->by_inner[at]; at = (at + 1) % RULE_PLACES) {
+        const rule_t *r = &n->rules[n->by_inner[at] - 1];
+        if (r->proto == proto && same(r->inner, inner)) return r;
+    }
+    return NULL;
+}
+
+
+static void add_rule(nat_t *n, const rule_t *rule)
+{
+    uint32_t outer = place_of(n, rule->proto, rule->outer), inner = place_of(n, rule->proto, rule->inner);
+    while (n->by_outer[outer]) outer = (outer + 1) % RULE_PLACES;
+    while (n->by_inner[inner]) inner = (inner + 1) % RULE_PLACES;
+    n->rules[n->rule_count++] = *rule;
+    n->by_outer[outer] = n->by_inner[inner] = (uint16_t)n->rule_count;
+}
+
+
+static smos_tuple_t tuple_of(uint8_t proto, name_t outer, name_t peer)
 {
     smos_tuple_t t = {.src = {[10] = 0xff, [11] = 0xff}, .dst = {[10] = 0xff, [11] = 0xff}, .sport = outer.port, .dport = proto == ICMP ? outer.port : peer.port, .proto = proto, .version = 4};
     put32(t.src + 12, outer.address);
     put32(t.dst + 12, peer.address);
+    return t;
+}
+
+
+/* Its answers come to this worker. */
+static bool is_ours(const nat_t *n, uint8_t proto, name_t outer, name_t peer)
+{
+    smos_tuple_t t = tuple_of(proto, outer, peer);
     return n->api->owner(n->engine, &t) == n->worker;
 }
 
@@ -421,6 +455,28 @@ static void on_error(nat_t *n, const smos_call_t *call, const flow_t *f)
 }
 
 
+/* From hosts that ports are forwarded to, or ICMP errors about them; where there are several workers. Which of them an answer comes to is not ours to choose, for
+ * both of its names are given: it goes to where the connection is, under its outer name. */
+static void on_answer(void *self, const smos_call_t *call)
+{
+    nat_t *n = self;
+    const smos_tuple_t *t = call->tuple;
+    const smos_packet_t *p = call->packet;
+    uint8_t proto = t->proto;
+    name_t inner = {be32(t->src + 12), t->sport}, peer = {be32(t->dst + 12), t->dport};
+    if (proto == ICMP && p->l4 && !has_identifier(p->l4[0]) && p->payload_captured >= 20 && p->payload_captured >= (p->payload[0] & 15) * 4u + 8) {
+        const uint8_t *quoted = p->payload, *ports = quoted + (quoted[0] & 15) * 4;
+        proto = quoted[9];
+        peer = (name_t){be32(quoted + SRC), (uint16_t)be16(ports)};
+        inner = (name_t){be32(quoted + DST), (uint16_t)be16(ports + 2)};
+    }
+    const rule_t *rule = rule_for(n, proto, inner);
+    if (!rule) return;
+    smos_tuple_t outer = tuple_of(proto, rule->outer, peer);
+    n->api->redirect(n->engine, &outer);
+}
+
+
 static void on_anomaly(void *self, const smos_call_t *call)
 {
     nat_t *n = self;
@@ -536,14 +592,14 @@ static int read_rules(reader_t *r, nat_t *n)
     while (*r->at) {
         const char *item = r->at;
         int length = (int)strcspn(item, ",");
-        if (n->rule_count == MAX_RULES) return wrong(r, "more than %d of them", MAX_RULES);
-        rule_t *rule = &n->rules[n->rule_count];
-        rule->proto = !strncmp(r->at, "tcp/", 4) ? TCP : !strncmp(r->at, "udp/", 4) ? UDP : 0;
-        r->at += 4 * (rule->proto != 0);
-        bool good = rule->proto && read_name(r, &rule->outer) && read_char(r, '/') && read_name(r, &rule->inner) && (!*r->at || *r->at == ',');
+        rule_t rule = {.proto = !strncmp(item, "tcp/", 4) ? TCP : !strncmp(item, "udp/", 4) ? UDP : 0};
+        r->at += rule.proto ? 4 : 0;
+        bool good = rule.proto && read_name(r, &rule.outer) && read_char(r, '/') && read_name(r, &rule.inner) && (!*r->at || *r->at == ',');
         if (!good) return wrong(r, "\"%.*s\" is no rule", length, item);
-        if (rule_of(n, rule->proto, rule->outer)) return wrong(r, "%.*s: that outside port is forwarded already", length, item);
-        n->rule_count++;
+        if (rule_of(n, rule.proto, rule.outer)) return wrong(r, "%.*s: that outside port is forwarded already", length, item);
+        if (rule_for(n, rule.proto, rule.inner)) return wrong(r, "%.*s: that inside port has a rule already", length, item);
+        if (n->rule_count == MAX_RULES) return wrong(r, "more than %d of them", MAX_RULES);
+        add_rule(n, &rule);
         read_char(r, ',');
     }
     return 0;
@@ -580,7 +636,6 @@ static int read_parameters(nat_t *n, char *error, size_t size)
     if (mappings < 1 || mappings > 1 << 26) return wrong(&limit, "1 to 67,108,864");
     n->rest_ns = rest_seconds * SECOND;
     n->limit = (uint32_t)mappings;
-    n->seed = strtoull(param(n->engine, n, "seed"), NULL, 0);
     return 0;
 }
 
@@ -613,6 +668,29 @@ static int count_all(nat_t *n)
 }
 
 
+/* A raw socket, which sees packets before they are of any flow, for the hosts that ports are forwarded to. */
+static int watch_answers(nat_t *n)
+{
+    static const char each[] = " or (src host 255.255.255.255 and src port 65535)";
+    uint32_t workers;
+    smos_sock_t raw;
+    n->api->worker(n->engine, &workers);
+    if (workers == 1 || !n->rule_count) return 0;
+    char *filter = malloc(32 + (size_t)n->rule_count * sizeof each), *at = filter;
+    if (!filter) return -ENOMEM;
+    at += sprintf(at, "icmp");
+    for (const rule_t *r = n->rules; r < n->rules + n->rule_count; r++) {
+        const uint32_t a = r->inner.address;
+        at += sprintf(at, " or (src host %u.%u.%u.%u and src port %u)", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255, r->inner.port);
+    }
+    int status = n->api->socket(n->engine, SMOS_RAW, &raw);
+    if (!status) status = n->api->bind(n->engine, raw, filter, "");
+    if (!status) status = n->api->register_handler(n->engine, raw, 0, SMOS_PKT_IN, SMOS_NO_HOOK, SMOS_BOTH, on_answer, NULL);
+    free(filter);
+    return status;
+}
+
+
 static int init(smos_engine_t *engine, const smos_api_t *api, void **self, char *error, size_t error_size)
 {
     nat_t *n = calloc(1, sizeof *n);
@@ -621,6 +699,11 @@ static int init(smos_engine_t *engine, const smos_api_t *api, void **self, char 
     n->api = api;
     n->worker = api->worker(engine, NULL);
     n->free = n->rest_first = n->rest_last = NONE;
+    uint64_t random[2] = {0};
+    if (getrandom(random, sizeof random, GRND_NONBLOCK) != sizeof random) random[0] = random[1] = (uint64_t)(uintptr_t)n;
+    n->number = (uint32_t)random[0] | 1;
+    n->seed = strtoull(api->param(engine, n, "seed"), NULL, 0);
+    if (!n->seed) n->seed = random[1];
     int status = read_parameters(n, error, error_size);
     if (!status) {
         while (n->mask < n->limit && n->mask < (1u << 26) - 1) n->mask = n->mask * 2 + 1;
@@ -631,12 +714,9 @@ static int init(smos_engine_t *engine, const smos_api_t *api, void **self, char 
     }
     if (status) return fini(n), status;
     memset(n->buckets, 0xff, ((size_t)n->mask + 1) * sizeof *n->buckets);
-    uint64_t random[2] = {0};
-    if (getrandom(random, sizeof random, GRND_NONBLOCK) != sizeof random) random[0] = random[1] = (uint64_t)(uintptr_t)n;
-    n->number = (uint32_t)random[0] | 1;
-    if (!n->seed) n->seed = random[1];
     for (uint32_t i = 0; i < MAX_ANOMALIES; i++) n->damaged[i] = strstr(api->anomaly_name(i), "bad_checksum") != NULL;
     *self = n;
+    if ((status = watch_answers(n)) < 0) return snprintf(error, error_size, "forward: %s", api->last_error(engine)), fini(n), status;
     return api->set_option(engine, 0, 0, SMOS_BOTH, SMOS_OPT_DATAGRAMS, 1);
 }
 

@@ -387,6 +387,10 @@ typedef struct smos_api {
     /* In init(): a counter of the module's own, shown under its name with the module's statistics and added up over the workers. The module counts in it,
      * in the packet thread, until fini(); a name that was given before is the same counter. NULL beyond 32 of them, or for a name that is not [a-z0-9_]{1,31}. */
     uint64_t *(*counter)(smos_engine_t *, const char *name);
+    /* In PKT_IN of a raw socket: the packet is one of the flow that has this name, whatever it says itself, and goes to that flow's owner; here it is no packet
+     * of any flow. For answers from a place that a translation fixed, which no choice of a port can bring to their worker. 0, also where that is this worker; -ENOTSUP
+     * where workers hand nothing over (captures). */
+    int (*redirect)(smos_engine_t *, const smos_tuple_t *);
 } smos_api_t;
 
 typedef struct smos_param {

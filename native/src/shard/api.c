@@ -173,7 +173,7 @@ const smos_api_t *smos_shard_api(void)
         .set_context = smos__api_set_context, .get_context = smos__api_get_context, .state = smos__api_state,
         .set_timer = smos__api_set_timer, .cancel_timer = smos__api_cancel_timer, .at_burst_end = smos__api_at_burst_end,
         .overwrite = smos__api_overwrite, .insert = smos__api_insert, .remove = smos__api_remove, .inject = smos__api_inject,
-        .owner = smos__api_owner, .worker = smos__api_worker, .counter = api_counter,
+        .owner = smos__api_owner, .worker = smos__api_worker, .counter = api_counter, .redirect = smos__api_redirect,
     };
     return &API;
 }

@@ -57,6 +57,7 @@ int smos__api_remove(smos_engine_t *, uint32_t offset, uint32_t length);
 int smos__api_inject(smos_engine_t *, smos_flow_t, const smos_injection_t *);
 int smos__api_owner(smos_engine_t *, const smos_tuple_t *);
 int smos__api_worker(smos_engine_t *, uint32_t *workers);
+int smos__api_redirect(smos_engine_t *, const smos_tuple_t *);
 
 /* api_timers.c */
 int smos__api_set_timer(smos_engine_t *, smos_flow_t, int64_t delay_ns, int64_t period_ns, smos_handler_t, void *arg, uint64_t *timer);

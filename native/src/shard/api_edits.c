@@ -202,3 +202,15 @@ int smos__api_worker(smos_engine_t *engine, uint32_t *workers)
     if (workers) *workers = config->workers;
     return (int)config->worker;
 }
+
+
+int smos__api_redirect(smos_engine_t *engine, const smos_tuple_t *tuple)
+{
+    smos__caller_t c;
+    int status = smos__caller(&c, engine);
+    if (!status && !tuple) status = -EINVAL;
+    if (!status && (c.preparing || !c.shard->events.in_packet || c.shard->flow != SMOS__NO_FLOW || !c.shard->in_raw)) status = -EPERM;
+    if (!status && !c.shard->handover) status = c.shard->config.workers == 1 ? 0 : -ENOTSUP;
+    else if (!status && smos__api_owner(engine, tuple) != (int)c.shard->config.worker) c.shard->redirect = *tuple, c.shard->redirected = true;
+    return smos__failed(&c, "redirect", status);
+}

@@ -468,7 +468,7 @@ static void tie_icmp_error(smos_shard_t *s, const smos__frame_t *frame, const sm
     smos_tuple_t quoted = l->quoted;
     if (l->flags & SMOS__BAD_CHECKSUM || frame->flags & SMOS__FRAME_TIED) return;
     if (s->config.key == 0) quoted.vlan = 0, quoted.tunnel = 0;
-    if (owns(s, &quoted)) smos__icmp_error(s, frame, l, &quoted);
+    if (frame->flags & SMOS__FRAME_REDIRECTED || owns(s, &quoted)) smos__icmp_error(s, frame, l, &quoted);
 }
 
 
@@ -481,7 +481,7 @@ static bool stays(smos_shard_t *s, const smos__frame_t *frame, const smos__layer
 {
     if (frame->flags & SMOS__FRAME_HANDED) SMOS__COUNT(s, packets_taken_over);
     if (frame->flags & SMOS__FRAME_TIED) return true;
-    if (!owns(s, &l->quoted)) return smos__handover_give(s, &l->quoted, frame, 0), false;
+    if (!(frame->flags & SMOS__FRAME_REDIRECTED) && !owns(s, &l->quoted)) return smos__handover_give(s, &l->quoted, frame, 0), false;
     tie_icmp_error(s, frame, l);
     return s->verdict == SMOS__DROP || owns(s, &l->tuple) || (smos__handover_give(s, &l->tuple, as_edited(s, frame), SMOS__FRAME_TIED), false);
 }
@@ -530,10 +530,10 @@ static void raise_raw(smos_shard_t *s, const smos__frame_t *frame, const smos__l
         s->packet_filled = true;
     }
     smos_call_t call = {.packet = &s->packet, .tuple = l ? &l->tuple : NULL, .time_ns = s->now_ns, .event = SMOS_PKT_IN, .side = SMOS_CLIENT};
-    s->events.in_packet = true;
-    s->events.dropped = false;
+    s->events.in_packet = s->in_raw = true;
+    s->events.dropped = s->redirected = false;
     smos__events_raise_raw(&s->events, &call, l ? l->ip : NULL, l ? l->ip_len : 0, l ? l->ip_captured : 0);
-    s->events.in_packet = false;
+    s->events.in_packet = s->in_raw = false;
     if (!s->events.dropped) return;
     SMOS__COUNT(s, drop_verdict);
     s->verdict = SMOS__DROP;
@@ -557,6 +557,14 @@ static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
         return;
     }
     if (!mine) layers = d->layers, inner = layers ? &d->layer[layers - 1] : NULL;
+    if (s->events.raw && mine && !filtered && (inner || !s->filter) && s->verdict != SMOS__DROP) {
+        raise_raw(s, as_edited(s, frame), d->result == SMOS__WIRE_OK ? inner : NULL);
+        if (s->redirected && s->verdict != SMOS__DROP) { /* who drops has the last word */
+            smos__handover_give(s, &s->redirect, as_edited(s, frame), SMOS__FRAME_REDIRECTED);
+            s->verdict = SMOS__DROP; /* here */
+            return;
+        }
+    }
     if (mine) {
         for (int k = 0; k < d->anomaly_count; k++) smos__anomaly_raise(s, SMOS__NO_FLOW, d->anomalies[k]);
         SMOS__COUNT(s, packets);
@@ -567,16 +575,13 @@ static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
         else s->verdict = SMOS__DROP;
         return;
     }
-    if (s->events.raw && mine) {
-        raise_raw(s, frame, d->result == SMOS__WIRE_OK ? inner : NULL);
-        if (s->verdict == SMOS__DROP) {
-            SMOS__COUNT(s, packets_flow); /* a module's business, as drop_verdict is */
-            return;
-        }
+    if (s->events.raw && mine && s->verdict == SMOS__DROP) {
+        SMOS__COUNT(s, packets_flow); /* a module's business, as drop_verdict is */
+        return;
     }
     for (uint8_t k = 0; k < layers; k++) {
         smos__layer_t *l = &d->layer[k];
-        bool ours = owns(s, &l->tuple) || relayed;
+        bool ours = owns(s, &l->tuple) || relayed || frame->flags & SMOS__FRAME_REDIRECTED;
         if (l->flags & SMOS__ICMP_ERROR && !relayed) tie_icmp_error(s, frame, l);
         if (!ours) continue;
         bool dropped = s->verdict == SMOS__DROP;

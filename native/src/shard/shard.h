@@ -87,6 +87,8 @@ struct smos_shard {
     bool packet_filled;
     bool can_send;      /* the port sends packets of our own */
     uint32_t sent_before; /* the sender's highest number before this packet (TCP) */
+    bool in_raw, redirected; /* PKT_IN of raw sockets is under way; it goes to the owner of `redirect` */
+    smos_tuple_t redirect;
     bool nested;        /* it lies in a tunnel, or has one in it */
     smos_call_t call;     /* the event under way: no handler's call raises another */
     smos_packet_t packet; /* as handlers see it, filled when the first one is called */
