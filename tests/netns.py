@@ -124,12 +124,13 @@ def join(
 class Wire:
     """client — box — server: hosts at both ends, and between them a box with `left` and `right` and no address.
 
-    The box forwards nothing until something in it does. Without `box` the two hosts are joined directly.
+    The box forwards nothing until something in it does. Without `box` the two hosts are joined directly. With `relay`
+    there is one more namespace, with `near` and `far`, between the client and the box, and nothing sends super packets.
     """
 
     CLIENT, SERVER, CLIENT6, SERVER6 = "10.7.0.1", "10.7.0.2", "fd07::1", "fd07::2"
 
-    def __init__(self, box: bool = True, queues: int = 1, mtu: int = 1500) -> None:
+    def __init__(self, box: bool = True, queues: int = 1, mtu: int = 1500, relay: bool = False) -> None:
         require()
         self.client, self.server = Namespace("client"), Namespace("server")
         self.all = [self.client, self.server]
@@ -138,7 +139,14 @@ class Wire:
                 self.box = Namespace("box")
                 self.all.append(self.box)
                 self.box.write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
-                join(self.client, "eth0", self.box, "left", queues, mtu)
+                if relay:
+                    self.relay = Namespace("relay")
+                    self.all.append(self.relay)
+                    self.relay.write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+                    join(self.client, "eth0", self.relay, "near", queues, mtu)
+                    join(self.relay, "far", self.box, "left", queues, mtu)
+                else:
+                    join(self.client, "eth0", self.box, "left", queues, mtu)
                 join(self.server, "eth0", self.box, "right", queues, mtu)
             else:
                 join(self.client, "eth0", self.server, "eth0", queues, mtu)
@@ -146,6 +154,11 @@ class Wire:
             for host, address, address6 in hosts:
                 host.ip("address", "add", f"{address}/24", "dev", "eth0")
                 host.ip("address", "add", f"{address6}/64", "dev", "eth0", "nodad")
+            if relay:
+                ends = ((self.client, "eth0"), (self.server, "eth0"), (self.relay, "near"), (self.relay, "far"))
+                for host, name in ends:
+                    done = host.run("ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+                    assert done.returncode == 0, done.stderr
         except BaseException:
             self.close()
             raise

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from coordinators import Running
-from live import connect, quick, serving
+from live import bridged, connect, serving
 from netns import Wire
 from traffic import CLIENT, RST, SERVER, SYN, checksum, conversation, ip_frame, tcp_frame, write_pcap
 
@@ -259,13 +259,8 @@ def test_all_hits_are_published(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", params=["af_packet", "af_xdp"])
 def bridge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Wire, Running]]:
-    with Wire(queues=2) as wire, pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("run")
-        home.chmod(0o700)
-        patch.setenv("XDG_RUNTIME_DIR", str(home))
-        arguments = quick("--pair", "left", "right", "-w", "2", "--driver", request.param)
-        with Running(*arguments, prefix=wire.box.command()) as running:
-            yield wire, running
+    with bridged(tmp_path_factory, request.param, 2) as bridge:
+        yield bridge
 
 
 def rule(running: Running, rules: str, default: str = "pass") -> None:

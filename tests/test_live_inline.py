@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from coordinators import Running, until
-from live import Reported, connect, digest_of, drops, quick, serving, settled, transfer, udp_echo
+from live import Reported, bridged, connect, digest_of, drops, serving, settled, transfer, udp_echo
 from netns import Namespace, Wire
 
 DRIVERS = ("af_packet", "af_xdp")
@@ -23,22 +23,8 @@ DRIVERS = ("af_packet", "af_xdp")
 
 @pytest.fixture(scope="module", params=[(driver, workers) for driver in DRIVERS for workers in (1, 2)], ids=str)
 def bridge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Wire, Running]]:
-    """A wire whose box bridges with shardmos."""
-    driver, workers = request.param
-    with Wire(queues=2) as wire:
-        home = tmp_path_factory.mktemp("run")
-        before = os.environ.get("XDG_RUNTIME_DIR")
-        os.environ["XDG_RUNTIME_DIR"] = str(home)
-        home.chmod(0o700)
-        arguments = quick("--pair", "left", "right", "-w", str(workers), "--driver", driver)
-        try:
-            with Running(*arguments, prefix=wire.box.command()) as running:
-                yield wire, running
-        finally:
-            if before is None:
-                del os.environ["XDG_RUNTIME_DIR"]
-            else:
-                os.environ["XDG_RUNTIME_DIR"] = before
+    with bridged(tmp_path_factory, *request.param) as bridge:
+        yield bridge
 
 
 Bridge = tuple[Wire, Running]
@@ -50,10 +36,10 @@ def driver(running: Running) -> str:
 
 
 def check_ledger(running: Running) -> dict[str, int]:
-    """Everything that came was forwarded, or dropped by name; here nothing is dropped."""
+    """Everything that came was forwarded, or dropped by name: only where it came faster than it could leave."""
     counters = settled(running)
     assert counters["packets"] == counters["packets_forwarded"] + sum(drops(counters).values())
-    assert drops(counters) == {}
+    assert drops(counters).keys() <= {"drop_transmit_full", "drop_handover"}
     return counters
 
 
@@ -236,8 +222,7 @@ def test_iperf3_both_ways(bridge: Bridge) -> None:
     finally:
         server.kill()
         server.communicate()
-    counters = settled(running)
-    assert counters["packets"] == counters["packets_forwarded"] + sum(drops(counters).values())
+    check_ledger(running)
 
 
 def test_nothing_that_came_is_unaccounted_for(bridge: Bridge) -> None:
@@ -253,6 +238,6 @@ def test_nothing_that_came_is_unaccounted_for(bridge: Bridge) -> None:
             transfer(wire, 1 << 20, 8200)
     ports = {name: value - counted[0][name] for name, value in counted[1].items()}
     assert ports["devices_received"] == ports["received"] == ports["packets"], ports
-    assert {name: value for name, value in counted[1].items() if value and "lost" in name} == {}
+    assert {name: value for name, value in ports.items() if value and "lost" in name} == {}
     if driver(running) == "af_packet":  # its program gives each packet to its owner; a device's queues need not
         assert ports["packets_handed_over"] == 0

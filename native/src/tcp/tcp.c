@@ -81,17 +81,25 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
 }
 
 
-/* PAWS (RFC 7323 5): a timestamp older than the last at the left edge, unless that is more than 24 days old. */
+/* PAWS (RFC 7323 5): a timestamp older than the last at the left edge, unless that is more than 24 days old. By one tick it may be older, as for
+ * Linux (tcp_paws_check): what a receiver took and we refused would be a hole. */
 static bool timestamp_old(const smos__tcp_t *t, const smos__layer_t *l, const smos__endpoint_t *e)
 {
-    if (!(e->flags & SMOS__EP_TIMESTAMPS) || (int32_t)(l->tsval - e->ts_recent) >= 0) return false;
+    if (!(e->flags & SMOS__EP_TIMESTAMPS) || (int32_t)(l->tsval - e->ts_recent) >= -1) return false;
     return (uint32_t)(t->now_ns / 1000000000) - e->ts_time < PAWS_SECONDS;
 }
 
 
+/* RFC 7323 4.3: of a segment that covers the left edge. One that lies before it is outside the window, which comes first (5.3, R2): when old
+ * data is sent again, late segments of its time are still good. The receiver may know more than its acknowledgements have told: then what counts
+ * is what it must have received. */
 static void take_timestamp(const smos__tcp_t *t, const smos__layer_t *l, smos__endpoint_t *e)
 {
-    if (e->flags & SMOS__EP_TIMESTAMPS && smos__seq_gt(l->seq, e->flags & SMOS__EP_ACKED ? e->snd_una : e->rcv_nxt)) return;
+    if (e->flags & SMOS__EP_TIMESTAMPS) {
+        uint32_t acked = e->flags & SMOS__EP_ACKED ? e->snd_una : e->rcv_nxt, edge = smos__seq_gt(acked, e->rcv_nxt) ? acked : e->rcv_nxt;
+        if (smos__seq_gt(l->seq, acked) || (l->seq != edge && smos__seq_leq(l->seq + l->payload_len, edge))) return;
+        if ((int32_t)(l->tsval - e->ts_recent) < 0 && (uint32_t)(t->now_ns / 1000000000) - e->ts_time < PAWS_SECONDS) return;
+    }
     e->ts_recent = l->tsval;
     e->ts_time = (uint32_t)(t->now_ns / 1000000000);
     e->flags |= SMOS__EP_TIMESTAMPS;
