@@ -279,7 +279,8 @@ typedef struct smos_api {
 
     /* The flow as it is now. 0, -ESTALE, -EINVAL. */
     int (*flow_info)(smos_engine_t *, smos_flow_t, smos_flow_info_t *out);
-    /* Drops the current packet: later middleboxes, the receiver's endpoint and the port do not see it. In NEW_DATA it drops
+    /* Drops the current packet: later middleboxes, the receiver's endpoint and the port do not see it; dropped at the SENDER hook, its bytes count
+     * as never sent (they are new when they come again, and can be edited). In NEW_DATA it drops
      * the packet and every later copy of those bytes. 0, -EINVAL outside a packet. */
     int (*drop)(smos_engine_t *);
     /* Ends the flow: on an inline port a RST goes to both ends; everywhere the flow's later packets are dropped (inline)
@@ -372,7 +373,9 @@ typedef struct smos_api {
     int (*overwrite)(smos_engine_t *, int from, uint32_t offset, const void *data, uint32_t length);
     /* Puts bytes into the payload, or takes some out. In TCP the sequence and acknowledgement numbers, SACK blocks included, of both directions are
      * mended for the rest of the flow's life. At the SENDER hook only. Bytes that come again go out as they did the first time: an edit of
-     * them has no effect (nor has overwrite() in the payload of TCP), and returns 0. */
+     * them has no effect (nor has overwrite() in the payload of TCP), and returns 0; the same holds for bytes that come late, behind others that
+     * went out already: where that matters, drop what comes ahead of its turn. -ENOSPC beyond 65,536 edits or 4 MiB of text that a receiver has
+     * not acknowledged, or 256 MiB in all flows. */
     int (*insert)(smos_engine_t *, uint32_t offset, const void *data, uint32_t length);
     int (*remove)(smos_engine_t *, uint32_t offset, uint32_t length);
     /* Sends a packet of our own. 0; -ENOTSUP where the port cannot send (captures without --write: counted, not sent). */

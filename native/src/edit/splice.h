@@ -12,23 +12,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SMOS__SPLICE_EDITS 32      /* not acknowledged, per direction */
-#define SMOS__SPLICE_TEXT (64 * 1024) /* bytes of their texts together */
+#define SMOS__SPLICE_EDITS 65536     /* not acknowledged, per direction */
+#define SMOS__SPLICE_TEXT (4u << 20) /* bytes of their texts together */
 
 typedef struct smos__splice_edit {
     uint32_t at;      /* original number of the first byte removed, or of the byte before which the text stands */
     uint32_t removed;
     uint32_t length;  /* of the text */
+    uint32_t shift;   /* edited less original numbers, before it */
     bool behind;      /* nothing removed: the text goes with the byte before `at`, not with the one at it */
     uint8_t *text;    /* owned, malloc */
 } smos__splice_edit_t;
 
 typedef struct smos__splice {
-    uint32_t shift;   /* edited less original numbers, before the first edit */
+    uint32_t shift;   /* edited less original numbers, after the last edit */
     uint32_t count;
     uint32_t text;    /* bytes */
-    smos__splice_edit_t edit[SMOS__SPLICE_EDITS]; /* by place; they do not touch each other's bytes */
-} smos__splice_t;
+    uint32_t first, room; /* of the array: the first that is not acknowledged, and how many there can be */
+    smos__splice_edit_t *array; /* owned; NULL: none */
+} smos__splice_t; /* zeroed: empty. Edits are in order of their places and do not touch each other's bytes */
 
 void smos__splice_clear(smos__splice_t *); /* frees the texts */
 
@@ -48,6 +50,9 @@ int smos__splice_add(smos__splice_t *, uint32_t at, uint32_t removed, const uint
 
 /* The receiver has everything below `ack` (edited): edits that lie below are forgotten. */
 void smos__splice_acked(smos__splice_t *, uint32_t ack);
+
+/* What it holds in memory. */
+static inline size_t smos__splice_bytes(const smos__splice_t *s) { return s->text + s->room * sizeof *s->array; }
 
 static inline bool smos__splice_empty(const smos__splice_t *s) { return !s->count && !s->shift; }
 

@@ -37,11 +37,7 @@ static int remember(smos__caller_t *c, uint32_t offset, uint32_t removed, const 
     if (l->tuple.proto != TCP) return 0;
     smos__flow_edits_t *fe = smos__edits_of(s, s->flow);
     if (!fe) return -ENOSPC;
-    smos__splice_t *splice = &fe->by[s->from];
-    uint32_t text = splice->text;
-    int status = smos__splice_add(splice, l->seq + offset, removed, data, added, offset + removed == l->payload_len && !removed);
-    s->edits.bytes += splice->text - text;
-    return status;
+    return smos__edit_add(s, &fe->by[s->from], l->seq + offset, removed, data, added, offset + removed == l->payload_len && !removed);
 }
 
 

@@ -42,7 +42,7 @@ void smos__edits_forget(smos_shard_t *s, uint32_t flow)
     if (e->link) e->link[flow][0].length = e->link[flow][1].length = 0;
     if (!e->flow || !e->flow[flow]) return;
     for (int side = 0; side < 2; side++) {
-        e->bytes -= e->flow[flow]->by[side].text;
+        e->bytes -= smos__splice_bytes(&e->flow[flow]->by[side]);
         smos__splice_clear(&e->flow[flow]->by[side]);
     }
     e->bytes -= sizeof *e->flow[flow];
@@ -62,6 +62,16 @@ smos__flow_edits_t *smos__edits_of(smos_shard_t *s, uint32_t flow)
     e->bytes += sizeof **e->flow;
     s->arena.hot[flow].flags |= SMOS__FLOW_EDITED;
     return e->flow[flow];
+}
+
+
+int smos__edit_add(smos_shard_t *s, smos__splice_t *splice, uint32_t at, uint32_t removed, const uint8_t *text, uint32_t length, bool behind)
+{
+    size_t before = smos__splice_bytes(splice);
+    if (s->edits.bytes + length > SMOS__EDITED_FLOWS_BYTES) return -ENOSPC;
+    int status = smos__splice_add(splice, at, removed, text, length, behind);
+    s->edits.bytes += smos__splice_bytes(splice) - before;
+    return status;
 }
 
 
@@ -132,12 +142,13 @@ void smos__edit_exit(smos_shard_t *s, uint32_t flow, smos__layer_t *l, int from)
     int status = smos__edit_begin(s);
     s->events.in_packet = false;
     if (status < 0) return;
-    uint32_t edited = l->ack, text = fe->by[!from].text;
+    uint32_t edited = l->ack;
+    size_t bytes = smos__splice_bytes(&fe->by[!from]);
     translate_sack(&fe->by[!from], l);
     smos__rewrite_tcp(l, l->seq, smos__splice_ack(&fe->by[!from], edited));
     smos__rewrite_checksums(&s->edits.frame, l);
     smos__splice_acked(&fe->by[!from], edited);
-    s->edits.bytes -= text - fe->by[!from].text;
+    s->edits.bytes -= bytes - smos__splice_bytes(&fe->by[!from]);
 }
 
 
@@ -327,9 +338,8 @@ static int shift_stream(smos_shard_t *s, uint32_t flow, const smos_injection_t *
     smos__endpoint_t *sender = &s->arena.hot[flow].end[!in->to];
     smos__flow_edits_t *fe = smos__edits_of(s, flow);
     if (!fe) return -ENOSPC;
-    int status = smos__splice_add(&fe->by[!in->to], sender->snd_nxt, 0, in->payload, in->length, false);
+    int status = smos__edit_add(s, &fe->by[!in->to], sender->snd_nxt, 0, in->payload, in->length, false);
     if (status < 0) return status;
-    s->edits.bytes += in->length;
     if (sender->rcv_nxt == sender->snd_nxt) { /* nothing is missing: the stream goes on behind it */
         sender->rcv_nxt += in->length;
         sender->offset += in->length;

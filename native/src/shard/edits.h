@@ -47,6 +47,8 @@ void smos__edits_forget(struct smos_shard *, uint32_t flow);
 int smos__edit_begin(struct smos_shard *);
 /* The flow's own record of edits, made when first asked for. NULL: out of bounds or memory. */
 smos__flow_edits_t *smos__edits_of(struct smos_shard *, uint32_t flow);
+/* smos__splice_add() within what all edited flows may hold: 0, -ENOSPC, -ENOMEM. */
+int smos__edit_add(struct smos_shard *, smos__splice_t *, uint32_t at, uint32_t removed, const uint8_t *text, uint32_t length, bool behind);
 
 /* A packet of an edited flow comes in: the sender's numbers and bytes become the receiver's. false: it cannot be, drop it. */
 bool smos__edit_entry(struct smos_shard *, uint32_t flow, smos__layer_t *, int from);

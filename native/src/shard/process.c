@@ -236,6 +236,13 @@ static inline smos__tcp_t under_hand(smos_shard_t *s, uint32_t i)
 }
 
 
+/* Data that was dropped on its way never was sent, as far as its receiver is concerned: when it comes again it is new, and can be edited. */
+static void unsend(smos_shard_t *s, const smos__layer_t *l, smos__endpoint_t *sender)
+{
+    if (l->payload_len && !(l->tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST))) sender->snd_nxt = s->sent_before;
+}
+
+
 /* SENDER and RECEIVER steps of one TCP segment. */
 static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from, bool fresh)
 {
@@ -253,7 +260,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
             smos__tcp_rtt(&t, l, from);
         }
         smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
-        if (s->events.dropped) return;
+        if (s->events.dropped) return unsend(s, l, &f->end[from]);
         if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth && !(f->end[from].flags & SMOS__EP_STOPPED)) { /* smos__stream_segment, said shorter */
             uint64_t offset = f->end[from].offset;
             f->end[from].offset += l->payload_len;
@@ -273,7 +280,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
     if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
     if (facts & SMOS__TCP_REXMIT && !s->events.dropped) smos__raise(s, i, SMOS_REXMIT, from, SMOS_SENDER);
     if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) smos__raise_detail(s, i, SMOS_STATE_CHANGE, from, SMOS_SENDER, f->end[from].state);
-    if (s->events.dropped) return;
+    if (s->events.dropped) return unsend(s, l, &f->end[from]);
     if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER)) {
         f->flags |= SMOS__FLOW_STARTED_RECEIVER;
         smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
