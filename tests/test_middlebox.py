@@ -255,6 +255,36 @@ def test_state_is_the_flows_own_and_starts_at_zero(tmp_path: Path) -> None:
     assert sm.run(path, Count()) == [len(REQUEST) + len(RESPONSE)] * 50
 
 
+def test_a_flow_that_is_kept_tells_its_end(tmp_path: Path) -> None:
+    class Keep(Recorder):
+        @sm.on(sm.NEW_DATA, side=sm.SERVER)
+        def data(self, flow: Any, data: memoryview) -> None:
+            self.log_of.append(flow)
+
+    flows = sm.run(write_pcap(tmp_path / "kept.pcap", conversations(5)), Keep())
+    assert [(each.info.stream_bytes, each.info.end_reason) for each in flows] == [
+        ((len(REQUEST), len(RESPONSE)), "fin")
+    ] * 5
+
+
+def test_the_state_is_there_for_an_event_over_conn_end(tmp_path: Path) -> None:
+    class Late(Recorder):
+        @sm.event(sm.CONN_END)
+        def over(self, flow: Any) -> bool:
+            return True
+
+        @sm.on(sm.NEW_DATA)
+        def data(self, flow: Any, data: memoryview) -> None:
+            flow.state.seen += len(data)
+
+        @sm.on(over)
+        def end(self, flow: Any) -> None:
+            self.log_of.append(flow.state.seen)
+
+    path = write_pcap(tmp_path / "late.pcap", conversations(3))
+    assert sm.run(path, Late()) == [len(REQUEST) + len(RESPONSE)] * 6  # once per side
+
+
 def test_state_may_be_a_class_of_its_own(capture: Path) -> None:
     class Hash(Recorder):
         class State:

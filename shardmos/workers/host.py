@@ -133,6 +133,11 @@ class Host:
 
     # ---- user-defined events ----
 
+    @property
+    def defines_events(self) -> bool:
+        """Some may be over CONN_END."""
+        return bool(self._events)
+
     def number_of(self, event: Event | UserEvent) -> int:
         """The engine's number of an event; a user-defined one is defined when it is first used."""
         if not isinstance(event, UserEvent):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from shardmos.workers.timers import Timer
 
 _CALL = ffi.addressof(lib, "smos_py_call")
+_OURS = 3  # references to a flow's object that nobody keeps: in `flows`, a local name, getrefcount's argument
 EndHandler = tuple[Callable[..., Any], int, "Side | None"]
 
 
@@ -145,10 +147,14 @@ class Watcher:
 
     def _end(self) -> None:
         """CONN_END of one side."""
-        call = self.host.current()
+        call = self.host.calls.native.current
         key, side = call.flow, call.side
         handlers = self._flow_ends.get(key, self._ends) if self._flow_ends else self._ends
         flow = self.flows.get(key)
+        if not handlers and not self.host.defines_events and sys.getrefcount(flow) == _OURS:
+            # Nobody will ask it anything any more.
+            self.drop(key)
+            return
         if flow is None:
             if not handlers:
                 self.host.forget(key)
