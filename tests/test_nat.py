@@ -318,6 +318,21 @@ def test_late_packets_of_the_last_one_do_not_take_the_answers(tmp_path: Path) ->
     assert done.counters["drop_stray"] == 1
 
 
+@pytest.mark.parametrize("vlan", [None, 5])
+def test_answers_get_the_link_layer_address_of_their_host(tmp_path: Path, vlan: int | None) -> None:
+    """With on_link: whoever answers ARP for the pool, its frames go to the host that they are for."""
+    router, proxy, host = (b"\x02\0\0\0\x0a" + bytes([last]) for last in (1, 2, 3))
+    out, back, out_left, back_left = packets_of("udp")
+    error, error_left = (icmp(ROUTER, to, 11, 0, bytes(4), about) for to, about in ((POOL, out_left), (CLIENT[0], out)))
+    come = [router + host + ethernet(out, vlan)[12:]]
+    come += [proxy + router + ethernet(ip, vlan)[12:] for ip in (back, error)]
+    leave = [router + host + ethernet(out_left, vlan)[12:]]
+    leave += [host + router + ethernet(ip, vlan)[12:] for ip in (back_left, error_left)]
+    assert through(tmp_path, come, ONE + ":on_link=true").frames == leave
+    leave[1:] = [proxy + frame[6:] for frame in leave[1:]]
+    assert through(tmp_path, come, ONE).frames == leave
+
+
 def test_a_port_that_is_used_again_by_the_same_client(tmp_path: Path) -> None:
     """After the close the same four names come again: another connection, and another name, for the first rests."""
     spec = "nat:inside=10.0.0.1:pool=192.0.2.1:ports=7000-7001"

@@ -68,6 +68,7 @@ typedef struct nat {
     uint16_t low, high; /* ports */
     int64_t rest_ns;
     uint64_t seed;
+    bool on_link; /* inside hosts are on this link, not behind a gateway */
     mapping_t *mappings;
     uint32_t *buckets, mask, limit, fresh, free, rest_first, rest_last;
     int64_t told_ns; /* the pool is exhausted, in the log */
@@ -84,6 +85,7 @@ typedef struct flow {
     uint32_t number;  /* of the instance that decided */
     uint32_t mapping; /* SOURCE */
     name_t name;      /* SOURCE: outer, FORWARD: inner */
+    uint8_t link[6];  /* SOURCE, on_link: where its client was heard from */
 } flow_t;
 
 
@@ -394,6 +396,22 @@ static void write_back(const nat_t *n, const header_t *h, uint64_t *counted)
 }
 
 
+/* With Ethernet before IPv4, and up to two tags. */
+static bool is_ethernet(const smos_packet_t *p)
+{
+    ptrdiff_t link = p->ip - p->frame;
+    return (link == 14 || link == 18 || link == 22) && be16(p->ip - 2) == 0x0800;
+}
+
+
+/* Who answered ARP for the pool need not be the host that the packet is for. */
+static void address_link(const nat_t *n, const smos_packet_t *p, const flow_t *f)
+{
+    static const uint8_t none[6];
+    if (f->kind == SOURCE && is_ethernet(p) && memcmp(f->link, none, sizeof none)) n->api->overwrite(n->engine, SMOS_FROM_FRAME, 0, f->link, sizeof f->link);
+}
+
+
 /* Where the port is in the transport header. */
 static uint32_t port_at(uint8_t proto, int end) { return proto == ICMP ? 4 : end == SRC ? 0 : 2; }
 
@@ -410,6 +428,7 @@ static void on_packet(void *self, const smos_call_t *call)
     if (f->kind == UNDECIDED) f->kind = decide(n, call, f);
     if (f->number != n->number) take_over(n, call, f);
     if (f->kind != SOURCE && f->kind != FORWARD) return;
+    if (n->on_link && p->from == SMOS_CLIENT && is_ethernet(p)) memcpy(f->link, p->frame + 6, sizeof f->link);
     bool leaves = p->from == (f->kind == SOURCE ? SMOS_CLIENT : SMOS_SERVER);
     name_t inner = inner_of(f, call->tuple), outer = outer_of(f, call->tuple), was = leaves ? inner : outer, to = leaves ? outer : inner;
     int end = leaves ? SRC : DST;
@@ -422,6 +441,7 @@ static void on_packet(void *self, const smos_call_t *call)
     put32(h.bytes + end - SRC, to.address);
     put16(h.bytes + h.l4 + port_at(call->tuple->proto, end), to.port);
     write_back(n, &h, leaves ? n->out : n->in);
+    if (n->on_link && !leaves) address_link(n, p, f);
 }
 
 
@@ -452,6 +472,7 @@ static void on_error(nat_t *n, const smos_call_t *call, const flow_t *f)
     if (!leaves || within(n->inside, n->insides, be32(address)) || be32(address) == inner_of(f, call->tuple).address) put32(address, to.address);
     translate_quote(quote, quoted, leaves ? DST : SRC, to);
     write_back(n, &h, n->errors);
+    if (n->on_link && !leaves) address_link(n, call->packet, f);
 }
 
 
@@ -636,6 +657,8 @@ static int read_parameters(nat_t *n, char *error, size_t size)
     if (mappings < 1 || mappings > 1 << 26) return wrong(&limit, "1 to 67,108,864");
     n->rest_ns = rest_seconds * SECOND;
     n->limit = (uint32_t)mappings;
+    const char *on_link = param(n->engine, n, "on_link");
+    n->on_link = *on_link == 't' || *on_link == '1';
     return 0;
 }
 
@@ -726,6 +749,7 @@ static const smos_param_t params[] = {
     {"inside", "str", "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16", "whose connections to elsewhere are translated"},
     {"ports", "str", "1024-65535", "ports of the pool's addresses that are used"},
     {"forward", "str", "", "ports that are forwarded, as in tcp/192.0.2.1:80/10.0.0.5:8080"},
+    {"on_link", "bool", "false", "true: inside hosts are on the box's own link; answers get the link-layer address that their host was heard from"},
     {"rest", "int", "120", "seconds from the end of a connection until its port may serve another one to the same peer"},
     {"mappings", "int", "262144", "most connections under translation in a worker, those that rest included"},
     {"seed", "int", "0", "of the choice of ports, for tests; 0: random"},

@@ -113,6 +113,7 @@ bool smos__rewrite_mend(const smos__frame_t *f, smos__layer_t *l, const uint8_t 
     bool v4 = l->tuple.version == 4;
     int field = l4 ? field_of(l->tuple.proto) : -1;
     uint8_t *sum = field < 0 ? NULL : l4 + field;
+    if (at + length <= ip) return true; /* the link layer has none */
     if (at < ip || (at - ip) % 2 || length % 2) return false;
     uint64_t header = 0, pseudo = 0, transport = 0;
     for (uint32_t i = 0; i < length; i += 2) {
