@@ -317,7 +317,7 @@ static uint8_t kind_of(const nat_t *n, const smos_call_t *call)
     bool tunnelled = !n->api->flow_info(n->engine, call->flow, &info) && info.tunnel && info.tunnel != SMOS_TUNNEL_PPPOE && info.tunnel != SMOS_TUNNEL_MPLS;
     if (tunnelled) return LEFT_ALONE; /* the tunnel's own flow is what passes here */
     if (rule_of(n, call->tuple->proto, server_of(call->tuple))) return FORWARD;
-    if (within(n->pool, n->pools, server)) return UNDECIDED;
+    if (within(n->pool, n->pools, call->packet->from == SMOS_CLIENT ? server : client)) return UNDECIDED;
     return within(n->inside, n->insides, client) && !within(n->inside, n->insides, server) ? SOURCE : LEFT_ALONE;
 }
 
