@@ -71,6 +71,32 @@ def summed(ip: bytes, header: int, total: int) -> bytes:
     return bytes(out)
 
 
+def mended(sums: bytes, old: bytes, new: bytes) -> bytes:
+    """A checksum of which that was covered, and now this is (RFC 1624, equation 3)."""
+    words = [*struct.unpack(f"!{len(new) // 2}H", new), *(0xFFFF - w for w in struct.unpack(f"!{len(old) // 2}H", old))]
+    total = 0xFFFF - int.from_bytes(sums, "big") + sum(words)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return (0xFFFF - total).to_bytes(2, "big")
+
+
+def renamed_error(ip: bytes, source: str, quoted_destination: Name) -> bytes:
+    """An ICMP error from inside about a packet that came in, as it leaves; what it quotes may be cut anywhere."""
+    header, total = (ip[0] & 15) * 4, struct.unpack_from("!H", ip, 2)[0]
+    quote = bytearray(ip[header + 8 : total])
+    l4 = (quote[0] & 15) * 4
+    at, sum_at, proto = l4 + PORTS[quote[9]][1], l4 + SUM_AT[quote[9]], quote[9]
+    address, port = packed(quoted_destination[0]), struct.pack("!H", quoted_destination[1])
+    old = bytes(quote[16:20]), bytes(quote[at : at + 2])
+    if sum_at + 2 <= len(quote) and not (proto == 17 and quote[sum_at : sum_at + 2] == b"\0\0"):
+        before, after = (old[1], port) if proto == 1 else (old[0] + old[1], address + port)
+        quote[sum_at : sum_at + 2] = mended(bytes(quote[sum_at : sum_at + 2]), before, after)
+    quote[10:12] = mended(bytes(quote[10:12]), old[0], address)
+    quote[16:20], quote[at : at + 2] = address, port
+    out = bytearray(ip[:12] + packed(source) + ip[16 : header + 8] + quote + ip[total:])
+    return summed(bytes(out), header, total)
+
+
 def renamed_frame(frame: bytes, source: Name | None = None, destination: Name | None = None) -> bytes:
     link = link_bytes(frame)
     return frame[:link] + renamed(frame[link:], source, destination)
