@@ -77,7 +77,7 @@ def mended(sums: bytes, old: bytes, new: bytes) -> bytes:
     total = 0xFFFF - int.from_bytes(sums, "big") + sum(words)
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return (0xFFFF - total).to_bytes(2, "big")
+    return struct.pack("!H", 0xFFFF - total)
 
 
 def renamed_error(ip: bytes, source: str, quoted_destination: Name) -> bytes:
