@@ -463,14 +463,15 @@ static void translate_quote(uint8_t *ip, uint32_t length, int end, name_t to)
 static void on_error(nat_t *n, const smos_call_t *call, const flow_t *f)
 {
     bool leaves = call->packet->from == (f->kind == SOURCE ? SMOS_CLIENT : SMOS_SERVER);
-    name_t to = leaves ? outer_of(f, call->tuple) : inner_of(f, call->tuple);
+    name_t inner = inner_of(f, call->tuple), outer = outer_of(f, call->tuple), was = leaves ? inner : outer, to = leaves ? outer : inner;
+    int end = leaves ? DST : SRC; /* of the quoted packet */
     uint32_t quoted = call->packet->payload_captured, header = quoted < 20 ? 0 : (call->packet->payload[0] & 15) * 4u;
-    if (header < 20 || quoted < header + 8) return;
+    if (header < 20 || quoted < header + 8 || be32(call->packet->payload + end) != was.address) return; /* the last: as in on_packet() */
     if (quoted > header + 20) quoted = header + 20; /* as far as a sum lies */
     header_t h = header_of(call->packet, 8 + quoted);
     uint8_t *address = h.bytes + (leaves ? 0 : 4), *quote = h.bytes + h.l4 + 8;
-    if (!leaves || within(n->inside, n->insides, be32(address)) || be32(address) == inner_of(f, call->tuple).address) put32(address, to.address);
-    translate_quote(quote, quoted, leaves ? DST : SRC, to);
+    if (!leaves || within(n->inside, n->insides, be32(address)) || be32(address) == inner.address) put32(address, to.address);
+    translate_quote(quote, quoted, end, to);
     write_back(n, &h, n->errors);
     if (n->on_link && !leaves) address_link(n, call->packet, f);
 }
