@@ -4,11 +4,12 @@
     python file=x.py    written there, and compiled
     c file=x.c          written there, and compiled as `push` does
     c handlers          the same for a piece of a module that defines `handlers`; then run over trace.pcap
+    console             a session: what follows "$ " is run, a coordinator beside it; `cat FILE` shows what is there
     sh                  run line by line; `shardmos up` goes on beside it, to the document's end
     output              what the snippet before it prints; "..." stands for any text
     … not-run="why"     cannot be run: its commands and options must exist
 
-Fences without a language, text and toml are no snippets.
+Fences without a language, or with another one, are no snippets.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ import typer
 from shardmos.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).resolve().parent.parent
-LANGUAGES = {"python", "c", "sh", "output"}
-NO_SNIPPETS = {"", "text", "toml"}
+LANGUAGES = {"python", "c", "sh", "console"}
 HEAD = "#include <shardmos/shardmos.h>\n#include <stdio.h>\n#include <string.h>\n"
 MANIFEST = """
 SMOS_MODULE = {{SMOS_MODULE_HEADER, .name = "{name}", .state_size = 64, .registrations = handlers{init}}};
@@ -72,7 +72,7 @@ def snippets_of(path: Path) -> list[Snippet]:
             if fence.language == "output":
                 assert found, f"{fence}: the output of nothing"
                 found[-1].output = fence.text
-            elif fence.language not in NO_SNIPPETS:
+            elif fence.language in LANGUAGES:
                 found.append(fence)
             fence = None
     assert fence is None, f"{fence}: a fence without an end"

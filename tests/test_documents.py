@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,18 @@ class Reader:
             )  # fmt: skip
             assert done.returncode == 0, f"{snippet}: {line}\n{done.stdout}{done.stderr}"
             printed += done.stdout
+        return printed
+
+    def _console(self, snippet: Snippet) -> str:
+        if not _up():
+            self._up("shardmos up --replay trace.pcap --loop --rate 1000 -w 1")
+        printed = ""
+        for part in snippet.text.removeprefix("$ ").split("\n$ "):
+            command, _, shown = part.partition("\n")
+            if command.startswith("cat "):
+                (self.folder / command[4:].strip()).write_text(shown + "\n")
+            else:
+                printed += self._sh(replace(snippet, text=command))
         return printed
 
     def _up(self, line: str) -> None:

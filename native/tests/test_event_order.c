@@ -171,6 +171,17 @@ static void test_datagrams(void)
               "\n0 A:END/c B:END/c A:END/s B:END/s");
 }
 
+/* The receiver's half begins with the first datagram that reaches it. */
+static void test_a_dropped_datagram(void)
+{
+    talk_t *t = talk();
+    datagram(t, 0, 0, 5);
+    datagram(t, 0, 0, 5);
+    dropper = 1;
+    CHECK_STR(traced(t, false, false, 0), "\n1 A:PKT@s/c\n2 A:PKT@s/c A:START@r/s A:PKT@r/s\n0 A:END/c A:END/s");
+    dropper = 0;
+}
+
 static void test_bytes_beyond_the_window(void)
 {
     talk_t *t = talk();
@@ -188,6 +199,7 @@ int main(void)
     RUN(test_gaps_and_a_reset);
     RUN(test_midstream_and_orphans);
     RUN(test_datagrams);
+    RUN(test_a_dropped_datagram);
     RUN(test_bytes_beyond_the_window);
     return 0;
 }

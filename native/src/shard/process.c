@@ -259,7 +259,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
             smos__tcp_t t = under_hand(s, i);
             smos__tcp_rtt(&t, l, from);
         }
-        smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
+        if (!s->events.dropped) smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
         if (s->events.dropped) return unsend(s, l, &f->end[from]);
         if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth && !(f->end[from].flags & SMOS__EP_STOPPED)) { /* smos__stream_segment, said shorter */
             uint64_t offset = f->end[from].offset;
@@ -275,6 +275,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
     }
     smos__tcp_t t = under_hand(s, i);
     uint32_t facts = smos__tcp_sender(&t, l, from);
+    if (s->events.dropped) return unsend(s, l, &f->end[from]); /* at an ANOMALY */
     if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
     smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
     if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
@@ -300,10 +301,13 @@ static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
     smos__flow_t *f = &s->arena.hot[i];
     smos__flow_cold_t *c = &s->arena.cold[i];
     if (s->tcp.detail & SMOS_DETAIL_HISTORY && f->tuple.proto == UDP) smos__zeek_datagram(&c->zeek, c->history, from);
-    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
+    if (!s->events.dropped) smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
     if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
     if (s->events.dropped) return;
-    if (fresh) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
+    if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER)) {
+        f->flags |= SMOS__FLOW_STARTED_RECEIVER;
+        smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
+    }
     smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
     if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
 }
