@@ -214,8 +214,8 @@ def _carries(to: Interface) -> ShardmosError:
 def _open_sockets(port: XdpPort, queues: list[int], workers: int) -> None:
     tallest = max(each.mtu for each in port.interfaces)
     frame_bytes = 2048 if tallest + _TAGGED_HEADER + _HEADROOM <= 2048 else 4096
-    each = max(256, port.options["ring"] // frame_bytes)
-    port.ring = 1 << (each // 2).bit_length() - 1
+    port.ring = 1 << max(256, port.options["ring"] // frame_bytes).bit_length() - 1
+    each = port.ring + port.ring // 2  # half as many again are on their way out
     for worker in range(workers):
         counts = [len(range(worker, count, workers)) for count in queues]
         if sum(counts) > _MOST_SOCKETS:
