@@ -11,6 +11,8 @@ from traffic import conversation, conversations
 from shardmos.errors import ShardmosError
 from shardmos.run import execute
 
+pytestmark = pytest.mark.timeout(600)  # programs are compiled
+
 ENDINGS = {
     "exit": 3, "_exit": 3, "_Exit": 3, "quick_exit": 3, "abort": 134, "assert": 134, "assert_perror": 134,
     "err": 3, "errx": 3, "error": 3, "raise": 143, "kill": 137,

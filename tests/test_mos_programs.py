@@ -21,6 +21,8 @@ from shardmos.mos import compile_mos
 from shardmos.run import execute
 from shardmos.workers.load import CModule
 
+pytestmark = pytest.mark.timeout(600)  # programs are compiled
+
 Address = tuple[str, int]
 WEB: Address = ("198.51.100.7", 80)
 

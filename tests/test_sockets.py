@@ -232,6 +232,45 @@ def test_timers_on_packet_time(tmp_path: Path) -> None:
     assert result.error_count == 0
 
 
+def test_timers_of_one_time_ring_as_they_were_set(tmp_path: Path) -> None:
+    told: list[int] = []
+    with sm.Context(write_pcap(tmp_path / "x.pcap", segments(b"a", b"b"))) as ctx:
+        timers = [ctx.timer(0.001 * (n % 3), lambda n=n: told.append(n)) for n in range(300)]  # type: ignore[misc]
+        ctx.timer(0.0, lambda: [timer.cancel() for timer in timers[::7]])
+        ctx.run()
+    first = [n for n in range(300) if n % 3 == 0]  # due before the one that cancels
+    assert told == first + [n for late in (1, 2) for n in range(300) if n % 3 == late and n % 7]
+
+
+def test_more_at_once_than_is_kept_is_told(tmp_path: Path) -> None:
+    """Nothing waits to be read when six bytes come where four are kept: the first two are lost all the same."""
+    told: list[Any] = []
+    with sm.Context(write_pcap(tmp_path / "x.pcap", segments(b"ab", b"cdefgh", b"i"))) as ctx:
+        socket = ctx.socket()
+        socket.set(history=4)
+        socket.register(sm.ERROR, lambda flow, what: told.append((what, flow.offset, flow.length)))
+        socket.register(sm.NEW_DATA, lambda flow: told.append(tuple(flow.peek(sm.SERVER))))
+        ctx.run()
+    assert told == [(b"ab", 0), ("unread", 2, 2), (b"efgh", 2), (b"i", 0)]
+
+
+def test_less_history_gives_bytes_back(tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def keep(flow: sm.LiveFlow) -> None:
+        if flow.peek_at(sm.SERVER, 0):
+            for most in (3, 0, 9):
+                flow.set(history=most)
+                told.append(flow.buffered(sm.SERVER))
+
+    with sm.Context(write_pcap(tmp_path / "x.pcap", segments(b"abcdef"))) as ctx:
+        socket = ctx.socket()
+        socket.set(history=100)
+        socket.register(sm.PKT_IN, keep, hook=sm.RECEIVER)
+        ctx.run()
+    assert told == [[(3, 6)], [], []]
+
+
 def test_raw_sockets_get_packets(capture: Path) -> None:
     numbers: list[int] = []
     with sm.Context(capture) as ctx:

@@ -34,7 +34,7 @@ def _count(value: int) -> int:
 class LiveFlow:
     """A flow while it passes: what handlers get. The same object for every event of the flow.
 
-    `side`, `hook`, `offset` and `time_ns` are those of the event being handled. After the flow's end `info` stays at
+    `side`, `hook`, `offset`, `length` and `time_ns` are those of the event being handled. After the flow's end `info` stays at
     its last value.
     """
 
@@ -113,6 +113,11 @@ class LiveFlow:
     def offset(self) -> int:
         """NEW_DATA and GAP: the first byte's place in its stream, 0 being the byte after the SYN."""
         return int(self._host.current().offset)
+
+    @property
+    def length(self) -> int:
+        """Bytes of the NEW_DATA or GAP being handled; of ERROR "unread": how many were lost."""
+        return int(self._host.current().length)
 
     @property
     def time_ns(self) -> int:

@@ -119,6 +119,8 @@ class Watcher:
     def peek_at(self, flow: int, side: Side, offset: int, size: int) -> bytes:
         """Bytes from `offset` on up to the first that is absent; b"" if that is the first."""
         buffer = _buffer(size)
+        if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset < 2**64:
+            raise ModuleError(f"an offset is a whole number from 0 on, not {offset!r}")
         try:
             count = self._api("peek_at", flow, int(side), buffer, size, offset)
         except _NoData:

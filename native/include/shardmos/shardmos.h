@@ -359,7 +359,7 @@ typedef struct smos_api {
     void *(*state)(smos_engine_t *, smos_flow_t flow);
 
     /* Calls `handler` (call->event SMOS_TIMER, call->flow, call->arg) when packet time has come `delay_ns` further, then every period_ns if that is not 0.
-     * A flow's timers end with it. *timer (may be NULL) is for cancel_timer. -ENOSPC beyond 1,048,576 timers. */
+     * Those due at the same time are called in the order in which they were set. A flow's timers end with it. *timer (may be NULL) is for cancel_timer. -ENOSPC beyond 1,048,576 timers. */
     int (*set_timer)(smos_engine_t *, smos_flow_t flow, int64_t delay_ns, int64_t period_ns, smos_handler_t handler, void *arg, uint64_t *timer);
     int (*cancel_timer)(smos_engine_t *, uint64_t timer); /* -ENOENT if it is over */
     /* Calls `handler` (call->event SMOS_BURST_END) after each burst of packets; NULL: no more. */

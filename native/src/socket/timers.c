@@ -31,10 +31,17 @@ static void place(smos__timers_t *t, uint32_t at, uint32_t e)
 }
 
 
+static bool before(const smos__timers_t *t, uint32_t a, uint32_t b)
+{
+    const smos__timer_t *x = &t->entry[a], *y = &t->entry[b];
+    return x->due_ns != y->due_ns ? x->due_ns < y->due_ns : x->order < y->order;
+}
+
+
 static void up(smos__timers_t *t, uint32_t at)
 {
     uint32_t e = t->heap[at];
-    for (; at && t->entry[t->heap[(at - 1) / 2]].due_ns > t->entry[e].due_ns; at = (at - 1) / 2) place(t, at, t->heap[(at - 1) / 2]);
+    for (; at && before(t, e, t->heap[(at - 1) / 2]); at = (at - 1) / 2) place(t, at, t->heap[(at - 1) / 2]);
     place(t, at, e);
 }
 
@@ -43,8 +50,8 @@ static void down(smos__timers_t *t, uint32_t at)
 {
     uint32_t e = t->heap[at];
     for (uint32_t child; (child = 2 * at + 1) < t->count; at = child) {
-        if (child + 1 < t->count && t->entry[t->heap[child + 1]].due_ns < t->entry[t->heap[child]].due_ns) child++;
-        if (t->entry[t->heap[child]].due_ns >= t->entry[e].due_ns) break;
+        if (child + 1 < t->count && before(t, t->heap[child + 1], t->heap[child])) child++;
+        if (!before(t, t->heap[child], e)) break;
         place(t, at, t->heap[child]);
     }
     place(t, at, e);
@@ -100,6 +107,7 @@ int smos__timers_set(smos__timers_t *t, const smos__timer_t *timer, uint64_t *nu
     }
     t->entry[e] = *timer;
     t->entry[e].turn = turn;
+    t->entry[e].order = t->orders++;
     t->heap[t->count] = e;
     up(t, t->count++);
     note_next(t);
@@ -142,6 +150,7 @@ bool smos__timers_due(smos__timers_t *t, int64_t now_ns, smos__timer_t *out, uin
         *number = (uint64_t)timer->turn << 32 | e;
         timer->due_ns += timer->period_ns;
         if (timer->due_ns <= now_ns) timer->due_ns = now_ns + timer->period_ns;
+        timer->order = t->orders++;
         down(t, 0);
         note_next(t);
     } else {

@@ -13,6 +13,7 @@ typedef struct smos__timer {
     smos_box_t *box;           /* NULL: free */
     smos_handler_t call;
     void *arg;
+    uint64_t order;            /* among those due at the same time: as they were set */
     uint32_t place;            /* in the heap; of a free entry: the next free one */
     uint32_t turn;             /* of the entry: stale numbers are told */
 } smos__timer_t;
@@ -21,6 +22,7 @@ typedef struct smos__timers {
     int64_t next_ns;  /* when the first is due; SMOS__NO_TIMER_NS: none */
     smos__timer_t *entry;
     uint32_t *heap;
+    uint64_t orders;  /* given so far */
     uint32_t count, room, used, free;
 } smos__timers_t;
 
