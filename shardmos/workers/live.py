@@ -34,8 +34,8 @@ def _count(value: int) -> int:
 class LiveFlow:
     """A flow while it passes: what handlers get. The same object for every event of the flow.
 
-    `side`, `hook`, `offset`, `length` and `time_ns` are those of the event being handled. After the flow's end `info` stays at
-    its last value.
+    `side`, `hook`, `offset`, `length` and `time_ns` are those of the event being handled. After the flow's end `info`
+    stays at its last value.
     """
 
     __slots__ = ("_ends", "_host", "_last", "_watcher", "handle", "state")
