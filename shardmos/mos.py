@@ -71,7 +71,9 @@ def compile_mos(sources: Sequence[str], includes: Sequence[str] = ()) -> bytes:
         # What mOS's own samples take from its source tree comes last: programs may bring theirs.
         headers = [*_headers(), "-idirafter", f"{ours}/fallback"]
         link = [*_LINK, "-o", str(output)]
-        _run([compiler, *_COMMON, *_LENIENT, *theirs, *headers, *files, *link], scratch, f"module {sources[0]}")
+        flags, libraries = (shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDLIBS"))
+        command = [compiler, *_COMMON, *_LENIENT, *flags, *theirs, *headers, *files, *link, *libraries]
+        _run(command, scratch, f"module {sources[0]}")
         return output.read_bytes()
 
 

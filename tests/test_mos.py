@@ -156,6 +156,12 @@ def test_peeking_all(run: Run) -> None:
     assert run("streams", [*handshake(), sent(0, b"abcdefg")], "half") == ["1 abc", "1 def", "1 g", "1 then 0"]
 
 
+def test_registering_anew_within_a_burst(run: Run) -> None:
+    """The list of those that have something to tell survives it; the last packet's bytes are told, and all are there."""
+    frames = [*handshake(), *(sent(3 * n, b"abc") for n in range(20)), *conversation(client=("10.0.0.9", 9))]
+    assert run("streams", frames, "again") == ["1 " + ("abc" * 20)[:40], "1 then 0"]
+
+
 def test_reading_by_offset(run: Run) -> None:
     assert run("streams", [*handshake(), sent(6, b"ghi"), sent(0, b"abc"), sent(3, b"def")], "ppeek") == [
         "at 6: ghi; -1 ENODATA; [6 3] 1001 0 0 9",

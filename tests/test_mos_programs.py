@@ -268,6 +268,21 @@ def test_a_signature_resets_the_connection(run: Run, tmp_path: Path) -> None:
     assert sum(frame[47] & 4 for frame in written(tmp_path / "out.pcap")) == 8  # a RST to each end
 
 
+# ---- habits ----
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_program_with_the_habits_of_its_kind(run: Run, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "mos.conf").write_text("mos {\n tcp_timeout = 30\n}\n")
+    frames = [frame for n in range(40) for frame in conversation(client=("10.0.0.1", 30000 + n))]
+    told = run("habits", frames, step=0.01, workers=workers)
+    assert told.count("signal 2, 0 beyond") == workers
+    # Of a connection's first packet CONN_START comes after PKT_IN: the table begins anew then.
+    assert (tmp_path / "habits.log").read_text().splitlines() == ["178 144"] * 40
+    assert not [line for line in run.errors if "warning" in line]
+
+
 # ---- both compilers ----
 
 

@@ -50,6 +50,13 @@ static void ended(mctx_t mctx, int sock, int side, event_t event, filter_arg_t *
     }
 }
 
+/* Each packet undoes the registration and makes it anew, so that what its burst brought before is not told. */
+static void again(mctx_t mctx, int sock, int side, event_t event, filter_arg_t *arg)
+{
+    if (mtcp_unregister_callback(mctx, sock, MOS_ON_CONN_NEW_DATA, MOS_NULL)) perror("undo");
+    if (mtcp_register_callback(mctx, sock, MOS_ON_CONN_NEW_DATA, MOS_NULL, new_data)) perror("anew");
+}
+
 static void error(mctx_t mctx, int sock, int side, event_t event, filter_arg_t *arg) { printf("error %d\n", side); }
 
 int main(int argc, char **argv)
@@ -60,10 +67,11 @@ int main(int argc, char **argv)
     if (argc > 2 && mtcp_init(argv[2])) exit(1);
     mctx = mtcp_create_context(0);
     sock = mtcp_socket(mctx, AF_INET, MOS_SOCK_MONITOR_STREAM, 0);
-    if (!strcmp(mode, "peek") || !strcmp(mode, "half") || !strcmp(mode, "last")) mtcp_register_callback(mctx, sock, MOS_ON_CONN_NEW_DATA, MOS_NULL, new_data);
+    if (!strcmp(mode, "peek") || !strcmp(mode, "half") || !strcmp(mode, "last") || !strcmp(mode, "again")) mtcp_register_callback(mctx, sock, MOS_ON_CONN_NEW_DATA, MOS_NULL, new_data);
     if (!strcmp(mode, "ppeek")) mtcp_register_callback(mctx, sock, MOS_ON_PKT_IN, MOS_HK_RCV, received);
     if (!strcmp(mode, "late") || !strcmp(mode, "off")) mtcp_register_callback(mctx, sock, MOS_ON_CONN_END, MOS_HK_SND, ended);
     if (!strcmp(mode, "late")) mtcp_register_callback(mctx, sock, MOS_ON_ERROR, MOS_NULL, error);
+    if (!strcmp(mode, "again")) mtcp_register_callback(mctx, sock, MOS_ON_PKT_IN, MOS_HK_SND, again);
     if (!strcmp(mode, "off")) {
         value = 0;
         if (mtcp_setsockopt(mctx, sock, SOL_MONSOCKET, MOS_SVRBUF, &value, sizeof(value))) perror("off");

@@ -68,7 +68,7 @@ static void tell_bare(entry_t *e, int hook, uint32_t event, int side)
 void mos__flush(entry_t *e, int side)
 {
     if (!(e->dirty >> side & 1)) return;
-    e->dirty &= (uint8_t)~(1 << side);
+    e->dirty = (uint8_t)((e->dirty & ~(1 << side)) | 4); /* in the list until that is empty */
     tell_bare(e, HOOK_NULL, MOS_ON_CONN_NEW_DATA, side);
 }
 
@@ -85,10 +85,7 @@ static void new_data(entry_t *e, const smos_call_t *call)
     if (!(e->dirty >> side & 1)) e->flushed[side] = call->offset;
     e->dirty |= (uint8_t)(1 << side);
     /* A burst may bring more than the buffer holds: told before it is too late. */
-    if (end - e->flushed[side] > e->buffer[side] / 2) {
-        mos__flush(e, side);
-        if (!e->dirty) e->dirty = 4; /* still in the list */
-    }
+    if (end - e->flushed[side] > e->buffer[side] / 2) mos__flush(e, side);
 }
 
 

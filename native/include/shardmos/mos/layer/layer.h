@@ -16,7 +16,7 @@ enum { HOOK_SND, HOOK_RCV, HOOK_NULL, HOOKS };
 #define FIRST_EVENT 4096       /* number of the first user-defined event */
 #define MAX_EVENTS 30240
 #define MAX_LISTENERS 64
-#define FIRST_FLOW 1024        /* number of the first flow's socket; below are listeners, from 1 */
+#define FIRST_FLOW (MAX_LISTENERS + 1) /* number of the first flow's socket; low, for programs that index arrays with it. Below are listeners, from 1 */
 #define DEFAULT_BUFFER 65536   /* where no rmem_size was configured */
 
 /* ---- user-defined events: define.c ---- */
@@ -86,7 +86,7 @@ typedef struct listener {
 typedef struct entry {
     int id;
     bool used, ending, starting; /* starting: CONN_START at RCV is due */
-    uint8_t stopped, dirty;      /* bits per side */
+    uint8_t stopped, dirty;      /* bits per side; dirty: not 0 while in the list, 4 where there is nothing to tell */
     listener_t *listener;
     smos_flow_t flow;
     smos_tuple_t tuple;

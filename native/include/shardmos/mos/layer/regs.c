@@ -234,7 +234,8 @@ static intptr_t change(const intptr_t *a)
     regs_t **place = l ? &l->regs : &e->regs;
     regs_t *made = mos__regs_change(*place, (event_t)a[1], hook, (callback_t)a[3]);
     if (!made) return -1;
-    if (e && made->roots[HOOK_NULL] & MOS_ON_CONN_NEW_DATA && !((*place)->roots[HOOK_NULL] & MOS_ON_CONN_NEW_DATA)) e->dirty = 0;
+    bool told_before = (*place)->roots[HOOK_NULL] & MOS_ON_CONN_NEW_DATA;
+    if (e && e->dirty && made->roots[HOOK_NULL] & MOS_ON_CONN_NEW_DATA && !told_before) e->dirty = 4; /* what came before is not told */
     mos__regs_release(*place);
     *place = made;
     int status = l ? mos__want(l->sock, 0, l->raw ? 1 : mos__needs(made), &l->wants) : mos__want(e->listener->sock, e->flow, mos__needs(made), &e->wants);
