@@ -152,7 +152,12 @@ int smos__api_buffered(smos_engine_t *engine, smos_sock_t sock, smos_flow_t flow
     _Static_assert(sizeof(smos_range_t) == sizeof(uint64_t[2]), "a range is a pair");
     const smos__assembler_t *kept = smos__history_of(&c.shard->history, c.flow, side);
     uint32_t n = kept ? smos__assembler_ranges(kept, c.shard->arena.pool, (uint64_t (*)[2])ranges, (uint32_t)max) : 0;
-    n += smos__assembler_ranges(&c.shard->arena.cold[c.flow].end[!side].assembler, c.shard->arena.pool, (uint64_t (*)[2])(ranges + n), (uint32_t)max - n);
+    uint32_t waiting = smos__assembler_ranges(&c.shard->arena.cold[c.flow].end[!side].assembler, c.shard->arena.pool, (uint64_t (*)[2])(ranges + n), (uint32_t)max - n);
+    uint64_t next = c.shard->arena.hot[c.flow].end[!side].offset;
+    for (smos_range_t *r = ranges + n, *end = r + waiting; r < end; r++) { /* what is being delivered now is in both */
+        if (r->end <= next) continue;
+        ranges[n++] = (smos_range_t){r->start < next ? next : r->start, r->end};
+    }
     return (int)n;
 }
 

@@ -108,7 +108,13 @@ static void keep_history(smos_shard_t *s, int receiver, uint32_t most, const uin
     const smos__assembler_t *kept = oldest < start ? smos__history_of(&s->history, s->flow, receiver) : NULL;
     uint64_t first = kept ? smos__assembler_next(kept, s->arena.pool, oldest) : UINT64_MAX; /* what never came is not lost here */
     if (oldest < start && first > offset) first = offset > oldest ? offset : oldest; /* more at once than is kept */
-    if (first < start) smos__raise_bytes(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, NULL, start - first, first, SMOS_ERR_UNREAD);
+    if (first < start) { /* the last chance to read them; the bytes that push them out are there afterwards */
+        smos__endpoint_t *e = &s->arena.hot[s->flow].end[!receiver];
+        uint64_t end = e->offset;
+        e->offset = offset;
+        smos__raise_bytes(s, s->flow, SMOS_ERROR, receiver, SMOS_NO_HOOK, NULL, start - first, first, SMOS_ERR_UNREAD);
+        e->offset = end;
+    }
     smos__history_keep(&s->history, &s->arena, s->flow, receiver, offset, data, length, most);
 }
 
