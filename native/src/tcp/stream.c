@@ -233,9 +233,11 @@ static void out_of_order(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *
     }
     if (!captured) return;
     const uint32_t most = buffer_of(t, from);
-    if (!most) { /* nobody wants to wait for what is missing */
-        skip(t, from, seq - e->rcv_nxt, NOBODY_KNOWS);
-        in_order(t, from, data, captured, length);
+    if (!most) { /* nobody wants to wait for what is missing; what waits already, since somebody did, comes first */
+        while (a->bytes && smos__seq_gt(seq, e->rcv_nxt)) skip_to_front(t, from);
+        if (smos__seq_gt(seq, e->rcv_nxt)) skip(t, from, seq - e->rcv_nxt, NOBODY_KNOWS);
+        uint32_t old = e->rcv_nxt - seq;
+        if (old < captured) in_order(t, from, data + old, captured - old, length - old);
         return;
     }
     smos__insert_result_t r;
