@@ -157,7 +157,7 @@ def test_peeking_all(run: Run) -> None:
 
 
 def test_registering_anew_within_a_burst(run: Run) -> None:
-    """The list of those that have something to tell survives it; the last packet's bytes are told, and all are there."""
+    """The list of those that have something to tell survives it; the last packet is told, and all bytes are there."""
     frames = [*handshake(), *(sent(3 * n, b"abc") for n in range(20)), *conversation(client=("10.0.0.9", 9))]
     assert run("streams", frames, "again") == ["1 " + ("abc" * 20)[:40], "1 then 0"]
 

@@ -58,6 +58,23 @@ static struct timespec in_ms(long ms)
 }
 
 
+/* Whoever holds the lock is not cancelled: threads of the program may be, anywhere else. */
+static int enter(void)
+{
+    int cancel;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    pthread_mutex_lock(&lock);
+    return cancel;
+}
+
+
+static void leave(int cancel)
+{
+    pthread_mutex_unlock(&lock);
+    pthread_setcancelstate(cancel, NULL);
+}
+
+
 /* ---- requests ---- */
 
 static void unlock(void *mutex) { pthread_mutex_unlock(mutex); }
@@ -66,18 +83,15 @@ static void unlock(void *mutex) { pthread_mutex_unlock(mutex); }
 intptr_t mos__run_there(mos__task_t run, const intptr_t *args, intptr_t failed)
 {
     if (mos__here) return run(args);
-    request_t r = {.run = run, .args = args};
-    int cancel;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* the request is on this stack */
-    pthread_mutex_lock(&lock);
+    request_t r = {.run = run, .args = args}; /* on this stack */
+    int cancel = enter();
     if (!closed) {
         *last_request = &r;
         last_request = &r.next;
         pthread_cond_signal(&asked);
     }
     while (!r.done && !closed) pthread_cond_wait(&answered, &lock);
-    pthread_mutex_unlock(&lock);
-    pthread_setcancelstate(cancel, NULL);
+    leave(cancel);
     if (!r.done) return errno = EPERM, failed;
     if (r.error) errno = r.error;
     return r.result;
@@ -131,11 +145,11 @@ typedef struct birth {
 
 static void thread_ended(void *place)
 {
-    pthread_mutex_lock(&lock);
+    int cancel = enter();
     running[(intptr_t)place] = false;
     alive--;
     pthread_cond_broadcast(&asked);
-    pthread_mutex_unlock(&lock);
+    leave(cancel);
 }
 
 
@@ -160,7 +174,7 @@ static int make_thread(pthread_t *thread, const pthread_attr_t *attr, void *(*ru
     int place = 0, status = EAGAIN;
     if (!real) real = (int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(RTLD_DEFAULT, "pthread_create");
     if (!b || !real) return free(b), EAGAIN;
-    pthread_mutex_lock(&lock);
+    int cancel = enter();
     while (place < MAX_THREADS && running[place]) place++;
     if (place < MAX_THREADS && !closed) {
         *b = (birth_t){run, arg, place};
@@ -171,7 +185,7 @@ static int make_thread(pthread_t *thread, const pthread_attr_t *attr, void *(*ru
             alive++;
         }
     }
-    pthread_mutex_unlock(&lock);
+    leave(cancel);
     if (status) free(b);
     return status;
 }
@@ -186,10 +200,10 @@ __attribute__((visibility("hidden"))) int pthread_create(pthread_t *thread, cons
 
 static void wait_for(int change)
 {
-    pthread_mutex_lock(&lock);
+    int cancel = enter();
     waiting += change;
     pthread_cond_broadcast(&asked);
-    pthread_mutex_unlock(&lock);
+    leave(cancel);
 }
 
 static void waited(void *unused) { (void)unused; wait_for(-1); }
@@ -212,7 +226,9 @@ __attribute__((visibility("hidden"))) int pthread_join(pthread_t thread, void **
 
 void mtcp_app_join(mctx_t mctx)
 {
+    int type;
     if (!mctx || mos__here) return;
+    pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &type); /* at the wait only, which gives the lock back */
     pthread_mutex_lock(&lock);
     joined++;
     pthread_cond_broadcast(&asked);
@@ -220,15 +236,16 @@ void mtcp_app_join(mctx_t mctx)
     while (!released) pthread_cond_wait(&answered, &lock);
     joined--;
     pthread_cleanup_pop(1);
+    pthread_setcanceltype(type, NULL);
 }
 
 
 void mos__release_joined(void)
 {
-    pthread_mutex_lock(&lock);
+    int cancel = enter();
     released = true;
     pthread_cond_broadcast(&answered);
-    pthread_mutex_unlock(&lock);
+    leave(cancel);
 }
 
 
@@ -243,12 +260,11 @@ static void *run_main(void *given)
 {
     static arguments_t a;
     a = *(arguments_t *)given;
-    int status = main(a.argc, a.argv);
-    pthread_mutex_lock(&lock);
+    int status = main(a.argc, a.argv), cancel = enter();
     main_returned = true;
     main_status = status;
     pthread_cond_broadcast(&asked);
-    pthread_mutex_unlock(&lock);
+    leave(cancel);
     return NULL;
 }
 
@@ -374,11 +390,11 @@ void mos__exit(int status)
         exited = mos__over = true;
         longjmp(way_out, 1);
     }
-    pthread_mutex_lock(&lock);
+    int cancel = enter();
     if (!exited) exit_status = status;
     __atomic_store_n(&exited, true, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&asked);
-    pthread_mutex_unlock(&lock);
+    leave(cancel);
     if (my_place >= 0) pthread_exit(NULL);
     for (;;) pause(); /* no thread of the program, no callback: there is nowhere to go */
 }
@@ -455,6 +471,4 @@ void mos__finish(void)
     end_threads(ENDING_SECONDS * 1000);
     pthread_mutex_unlock(&lock);
     mos__run_at_exit(exited ? exit_status : main_status);
-    pthread_cond_destroy(&asked);
-    pthread_cond_destroy(&answered);
 }
