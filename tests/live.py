@@ -56,8 +56,25 @@ def settled(running: Running) -> dict[str, int]:
 
 
 def drops(counters: dict[str, int]) -> dict[str, int]:
-    """Of the packets that came; what the ring in front of a worker lost (port_lost) is none of them."""
+    """What workers took and did not pass on, by name. What never reached them (port_lost) is no part of `packets`."""
     return {name: value for name, value in counters.items() if value and name.startswith("drop_")}
+
+
+def check_ledger(running: Running) -> dict[str, int]:
+    """Everything that workers took was forwarded or dropped by name, however fast it came; the counters."""
+    counters = settled(running)
+    out = sum(counters[name] for name in ("packets_forwarded", "packets_edited", "packets_joined"))
+    assert counters["packets"] == out + sum(drops(counters).values()), counters
+    return counters
+
+
+def check_lossless(running: Running, before: dict[str, int]) -> dict[str, int]:
+    """As `check_ledger`, and nothing was lost since `before`: only for senders that wait for each answer, since how
+    much a ring must hold for one that does not depends on how busy the machine is."""
+    counters = check_ledger(running)
+    lost = {name: counters[name] - before[name] for name in (*drops(counters), "port_lost")}
+    assert {name: value for name, value in lost.items() if value} == {}
+    return counters
 
 
 class Reported:

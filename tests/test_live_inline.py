@@ -15,7 +15,18 @@ from pathlib import Path
 
 import pytest
 from coordinators import Running, until
-from live import Reported, bridged, connect, digest_of, drops, serving, settled, transfer, udp_echo
+from live import (
+    Reported,
+    bridged,
+    check_ledger,
+    check_lossless,
+    connect,
+    digest_of,
+    serving,
+    settled,
+    transfer,
+    udp_echo,
+)
 from netns import Namespace, Wire
 
 DRIVERS = ("af_packet", "af_xdp")
@@ -33,14 +44,6 @@ Bridge = tuple[Wire, Running]
 def driver(running: Running) -> str:
     with running.client() as client:
         return str(client.status()["ports"][0]["driver"])
-
-
-def check_ledger(running: Running) -> dict[str, int]:
-    """Everything that came was forwarded, or dropped by name: only where it came faster than it could leave."""
-    counters = settled(running)
-    assert counters["packets"] == counters["packets_forwarded"] + sum(drops(counters).values())
-    assert drops(counters).keys() <= {"drop_transmit_full", "drop_handover"}
-    return counters
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -88,6 +91,7 @@ def test_curl_gets_the_files_that_a_web_server_has(bridge: Bridge, tmp_path: Pat
 def test_hundreds_of_connections_are_as_many_flows(bridge: Bridge) -> None:
     wire, running = bridge
     count, port = 300, 8090
+    before = settled(running)
 
     def answer(connection: socket.socket) -> None:
         size = struct.unpack("!I", connection.recv(4, socket.MSG_WAITALL))[0]
@@ -102,7 +106,7 @@ def test_hundreds_of_connections_are_as_many_flows(bridge: Bridge) -> None:
         flows = reported.wait(lambda flow: flow["server_port"] == port, count)
     assert sorted(flow["stream_span"][1] for flow in flows) == list(range(count))
     assert {flow["conn_state"] for flow in flows} == {"SF"}
-    check_ledger(running)
+    check_lossless(running, before)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -115,7 +119,7 @@ def test_datagrams_of_any_size_come_through_in_fragments_too(bridge: Bridge, ver
         (flow,) = reported.wait(lambda flow: flow["server_port"] == 9000 + version, 1)
     total = sum(len(payload) for payload in payloads)
     assert flow["payload_bytes"] == [total, total]
-    counters = check_ledger(running)
+    counters = check_lossless(running, before)
     assert counters["datagrams_reassembled"] - before["datagrams_reassembled"] == 2 * (4 if version == 4 else 5)
 
 
@@ -123,10 +127,11 @@ def test_ping_with_packets_larger_than_the_mtu(bridge: Bridge) -> None:
     wire, running = bridge
     if shutil.which("ping") is None:
         pytest.skip("the program ping is missing: apt-get install iputils-ping")
+    before = settled(running)
     for address in (wire.SERVER, wire.SERVER6):
-        done = wire.client.run("ping", "-c", "5", "-i", "0.02", "-s", "9000", "-W", "5", address)
+        done = wire.client.run("ping", "-c", "5", "-i", "0.2", "-s", "9000", "-W", "20", address)
         assert " 0% packet loss" in done.stdout, done.stdout + done.stderr
-    check_ledger(running)
+    check_lossless(running, before)
 
 
 def frame(destination: bytes, source: bytes, ethertype: int, payload: bytes) -> bytes:
@@ -150,14 +155,15 @@ def test_frames_come_out_as_they_went_in(bridge: Bridge) -> None:
         frame(b, a, 0x88B5, os.urandom(1500)),
         frame(b, a, 0x8100, struct.pack("!HH", 7, 0x88B5) + os.urandom(1500)),
     ]
+    before = settled(running)
+    ordered = driver(running) == "af_packet" and len(running.status()["workers"]) == 1  # frames of no flow: any worker
     ends: list[tuple[Namespace, Namespace]] = [(wire.client, wire.server), (wire.server, wire.client)]
     for near, far in ends:
         with near.packet_socket("eth0") as out, far.packet_socket("eth0") as back:
-            back.settimeout(5)
+            back.settimeout(30)
             back.setsockopt(263, 8, 1)  # PACKET_AUXDATA: the tag, which the kernel takes out
             for each in sent:
                 out.send(each)
-                time.sleep(0.005)  # frames of different flows may overtake each other between workers
             got: list[bytes] = []
             while len(got) < len(sent):
                 data, ancillary, _, (_, _, kind, _, _) = back.recvmsg(65536, 256)
@@ -165,10 +171,8 @@ def test_frames_come_out_as_they_went_in(bridge: Bridge) -> None:
                     continue
                 status, _, _, _, _, tci, tpid = struct.unpack("=IIIHHHH", ancillary[0][2][:20])
                 got.append(data[:12] + struct.pack("!HH", tpid, tci) + data[12:] if status & 0x10 else data)
-            if driver(running) == "af_xdp":  # frames of no flow come over any queue
-                got, sent = sorted(got), sorted(sent)
-            assert got == sent
-    check_ledger(running)
+            assert got == sent if ordered else sorted(got) == sorted(sent)
+    check_lossless(running, before)
 
 
 def test_path_mtu_discovery_works_through_the_box(bridge: Bridge) -> None:
@@ -222,22 +226,31 @@ def test_iperf3_both_ways(bridge: Bridge) -> None:
     finally:
         server.kill()
         server.communicate()
-    check_ledger(running)
+    check_ledger(running)  # they send as fast as they can, so that rings may have overflown
 
 
 def test_nothing_that_came_is_unaccounted_for(bridge: Bridge) -> None:
-    """What the devices counted as received is what the workers saw."""
+    """What the devices counted as received is what the workers saw, where each packet waits for the one before it."""
     wire, running = bridge
-    counted = []
-    for _ in range(2):
-        settled(running)
+
+    def counted() -> dict[str, int]:
         with running.client() as client:
             stats = client.stats()
-        counted.append({**stats["ports"], **stats["sum"]["counters"]})
-        if len(counted) == 1:
-            transfer(wire, 1 << 20, 8200)
-    ports = {name: value - counted[0][name] for name, value in counted[1].items()}
-    assert ports["devices_received"] == ports["received"] == ports["packets"], ports
-    assert {name: value for name, value in ports.items() if value and "lost" in name} == {}
+        return {**stats["ports"], **stats["sum"]["counters"]}
+
+    settled(running)
+    before = counted()
+    udp_echo(wire, [os.urandom(1000)] * 500, 8200)
+    ports: dict[str, int] = {}
+
+    def agree() -> bool:  # a host's own packets (neighbours, routers) may come between the readings of two counters
+        now = counted()
+        ports.update({name: value - before[name] for name, value in now.items() if name in before})
+        return ports["devices_received"] == ports["received"] == ports["packets"] >= 1000
+
+    until(agree, 30)
+    # The backlog's counter is the whole host's, whose other programs may lose there what they like.
+    lost = {name: value for name, value in ports.items() if value and "lost" in name and name != "lost_backlog"}
+    assert lost == {}
     if driver(running) == "af_packet":  # its program gives each packet to its owner; a device's queues need not
         assert ports["packets_handed_over"] == 0
