@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coordinators import Running, write_module
-from live import Reported, quick, settled, transfer, udp_echo
+from coordinators import Running, until, write_module
+from live import Reported, quick, settled, totals, transfer, udp_echo
 from netns import Wire
 from traffic import checksum, conversation, ip_frame
 
@@ -131,21 +131,25 @@ def mixture() -> list[bytes]:
 def test_scattered_packets_give_the_same_flows_as_one_worker(runtime_dir: Path, tmp_path: Path, fanout: str) -> None:
     frames = mixture()
 
-    def sent(*arguments: str) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
+    def sent(*arguments: str) -> tuple[list[tuple[Any, ...]], dict[str, int]] | None:
+        """None: a worker that got no core for 200 ms was not waited for, and so the order is not promised."""
         with listening(*arguments) as (wire, running), Reported(running) as reported:
             with running.client() as client:
                 client.push(write_module(tmp_path / "probe.py", READER))
             with wire.client.packet_socket("eth0") as out:
                 for frame in frames:
                     out.send(frame)
+            until(lambda: totals(running)["packets"] >= len(frames), 60)
+            if settled(running)["port_unordered"]:
+                return None
             flows = reported.wait(lambda flow: flow["client"].startswith("10."), FLOWS, 60)
             return told(flows), settled(running)
 
-    one, alone = sent("-w", "1")
-    for _ in range(5):  # a worker that gets no core for 200 ms is not waited for: the order is not promised then
-        many, scattered = sent("-w", "3", "--set", f"port.fanout={fanout}")
-        if not scattered["port_unordered"]:
-            break
+    alone_result = sent("-w", "1")
+    result = next(filter(None, (sent("-w", "3", "--set", f"port.fanout={fanout}") for _ in range(6))), None)
+    if not alone_result or not result:
+        pytest.skip("this machine leaves workers without a core for longer than they wait for each other")
+    (one, alone), (many, scattered) = alone_result, result
     assert many == one
     assert scattered["packets_handed_over"] > len(frames) // 4
     assert scattered["packets_handed_over"] == scattered["packets_taken_over"]
