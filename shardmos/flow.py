@@ -26,6 +26,7 @@ _U16 = struct.Struct("=H").unpack_from
 _PROTO_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _TUNNEL_NAMES = {
     1: "ipip", 2: "gre", 3: "vxlan", 4: "geneve", 5: "gtpu", 6: "erspan", 7: "teredo", 8: "pppoe", 9: "mpls",
+    10: "l2tp",
 }  # fmt: skip
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 

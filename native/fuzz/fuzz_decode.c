@@ -8,7 +8,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const uint16_t types[] = { 1, 0, 6, 7, 8, 9, 10, 11, 12, 50, 101, 104, 108, 113, 129, 178, 192, 228, 229, 239, 242, 276 };
+    static const uint16_t types[] = { 1, 0, 6, 7, 8, 9, 10, 11, 12, 50, 101, 104, 108, 113, 129, 178, 192, 228, 229, 239, 242, 276,
+                                      51, 105, 107, 109, 117, 119, 122, 123, 127, 138, 149, 163, 166, 197, 204, 205, 206, 226, 258 };
     static const smos__defrag_config_t config = { .max_datagrams = 8, .max_bytes = 1 << 17, .max_fragments = 8, .timeout_ns = 1000000000 };
     static void *memory;
     if (memory == NULL) {

@@ -11,7 +11,8 @@ import struct
 from pathlib import Path
 
 # As `types` in fuzz_decode.c.
-LINK_TYPES = [1, 0, 6, 7, 8, 9, 10, 11, 12, 50, 101, 104, 108, 113, 129, 178, 192, 228, 229, 239, 242, 276]  # fmt: skip
+LINK_TYPES = [1, 0, 6, 7, 8, 9, 10, 11, 12, 50, 101, 104, 108, 113, 129, 178, 192, 228, 229, 239, 242, 276,
+              51, 105, 107, 109, 117, 119, 122, 123, 127, 138, 149, 163, 166, 197, 204, 205, 206, 226, 258]  # fmt: skip
 MACS = bytes.fromhex("020000000002020000000001")
 A4, B4 = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
 A6 = bytes.fromhex("20010db8000000000000000000000001")
@@ -121,6 +122,12 @@ def frames() -> dict[str, tuple[int, list[bytes]]]:
         "teredo": ethernet(0x0800, ipv4(17, udp(3544, bytes([0, 1]) + bytes(11) + raw("0000010203040506") + TCP6))),
         "capwap": ethernet(0x0800, ipv4(17, udp(5247, raw("00100000 00000000") + INNER))),
         "mpls_udp": ethernet(0x0800, ipv4(17, udp(6635, raw("00010140") + TCP4))),
+        "l2tp": ethernet(0x0800, ipv4(17, udp(1701, raw("0a02 0003 0004 00010001 0002 0000 0021") + TCP4))),
+        "lisp": ethernet(0x0800, ipv4(17, udp(4341, bytes(8) + TCP4))),
+        "tzsp": ethernet(0x0800, ipv4(17, udp(37008, raw("01000001 0a0120 00 01") + INNER))),
+        "ayiya": ethernet(0x0800, ipv4(17, udp(5072, raw("41521129 00000000") + bytes(28) + TCP6))),
+        "macsec": ethernet(0x88E5, raw("20 00 00000001 0000000000000000 0800") + TCP4),
+        "trill": ethernet(0x22F3, raw("0041 0001 0002 00000000") + INNER),
         "wlan": ethernet(0x0800, ipv4(47, raw("00008200") + wlan + raw("aaaa03 000000 0800") + TCP4)),
     }
     over_others = {
@@ -138,6 +145,13 @@ def frames() -> dict[str, tuple[int, list[bytes]]]:
         "ppi": (192, raw("00000800 65000000") + TCP4),
         "nflog": (239, raw("02000000 08000100 08000300") + struct.pack("<HH", len(TCP4) + 4, 9) + TCP4),
         "infiniband": (242, bytes(40) + raw("08000000") + TCP4),
+        "monitor": (105, wlan + raw("aaaa03 000000 0800") + TCP4),
+        "radiotap": (127, raw("00001200 03000000 0000000000000000 30 00") + wlan + raw("aaaa03 000000 0800") + TCP4 + bytes(4)),
+        "prism": (119, raw("44000000 0c000000 00000000") + wlan + raw("aaaa03 000000 0800") + TCP4),
+        "frame_relay": (107, raw("1841 0300 80 0080c2 0007") + INNER),
+        "pflog": (117, raw("3d020000") + bytes(60) + TCP4),
+        "endace": (197, bytes(8) + raw("8204 0060 0000 0048 0000000000000000 0000") + INNER),
+        "pktap": (258, raw("0c000000 01000000 01000000") + INNER),
     }
     seeds = {name: (1, [frame]) for name, frame in over_ethernet.items()}
     seeds.update({name: (linktype, [frame]) for name, (linktype, frame) in over_others.items()})

@@ -138,12 +138,12 @@ static void test_what_is_no_capture_is_refused_in_one_line(void)
         b.length = length;
         expect_refused(save(&b), "is cut short in its file header");
     }
-    pcap_header(&b, MICRO, 65535, 105);
-    expect_refused(save(&b), "link type 105 (IEEE802_11), which is not supported");
+    pcap_header(&b, MICRO, 65535, 189);
+    expect_refused(save(&b), "link type 189 (USB_LINUX), which is not supported");
     ng_section(&b);
-    ng_interface(&b, 105, 0, -1, 0);
+    ng_interface(&b, 189, 0, -1, 0);
     ng_packet(&b, 0, 5, 20, 20, 1);
-    expect_refused(save(&b), "link type 105 (IEEE802_11), which is not supported");
+    expect_refused(save(&b), "link type 189 (USB_LINUX), which is not supported");
     if (geteuid() != 0) {
         pcap_header(&b, MICRO, 65535, 1);
         const char *path = save(&b);

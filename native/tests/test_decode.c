@@ -15,6 +15,10 @@ static void is_the_tcp(void)
     CHECK(l->flags & SMOS__L4_WHOLE);
 }
 
+#define WLAN(control, more) control "020000000001 020000000002 020000000003 0000" more
+#define LLC "aaaa03 000000 0800"
+#define ZEROS12 "000000000000000000000000"
+
 static void test_links(void)
 {
     static const struct {
@@ -44,6 +48,28 @@ static void test_links(void)
         { 192, "00000800 65000000" },
         { 178, "4d474300 " MACS "0800" }, { 178, "4d474382 0004 01020304 00000002" },
         { 11, "aaaa03 000000 0800" },
+        { 1, MACS "892f 0034 0001 0800" },                        /* HSR */
+        { 1, MACS "88e5 00 00 00000001 0800" },                   /* MACsec, not encrypted */
+        { 1, MACS "88e5 20 00 00000001 0000000000000000 0800" },  /* with the channel's name */
+        { 1, MACS "22f3 0001 0001 0002 " MACS "0800" },           /* TRILL */
+        { 1, MACS "22f3 0041 0001 0002 00000000" MACS "0800" },   /* with options */
+        { 105, WLAN("0801 0000", "") LLC }, { 105, WLAN("8801 0000", "0000") LLC }, { 105, WLAN("0803 0000", "020000000004") LLC },
+        { 127, "00000800 00000000" WLAN("0801 0000", "") LLC },
+        { 127, "00001200 03000000 0000000000000000 20 00" WLAN("8801 0000", "0000 0000") LLC },    /* time, flags: padded after the header */
+        { 127, "00000d00 020000a0 00000000 20" WLAN("8801 0000", "0000 0000") LLC },               /* two presence words */
+        { 119, "44000000 0c000000 00000000" WLAN("0801 0000", "") LLC }, { 163, "80211001 0000000c 00000000" WLAN("0801 0000", "") LLC },
+        { 192, "00000800 69000000" WLAN("0801 0000", "") LLC },
+        { 107, "1841 03cc" }, { 107, "1841 0300 80 000000 0800" }, { 107, "1841 0300 80 0080c2 0007" MACS "0800" }, { 107, "1841 0800" },
+        { 107, "18404041 03cc" }, { 206, "00 1841 03cc" },
+        { 51, "1100 0007 002a 0021" }, { 166, "0003 0021" }, { 204, "01 ff03 0021" }, { 205, "01 0f00 0800" }, { 9, "ff03 003d c0000001 0021" },
+        { 109, "02000000 00000000 00000000" },
+        { 117, "3d020000" ZEROS12 ZEROS12 ZEROS12 ZEROS12 ZEROS12 },
+        { 122, "0000020000000001 0000020000000002 aaaa03 000000 0800" }, { 123, "02000005 aaaa03 000000 0800" },
+        { 138, "0200000000010000 0200000000020000 0800" },
+        { 197, "0000000000000000 0204 004a 0000 0036 0000" MACS "0800" }, { 197, "0000000000000000 8204 004a 0000 0036 0000000000000000 0000" MACS "0800" },
+        { 197, "0000000000000000 1604 003c 0000 0028" },
+        { 226, "02020000 0000003c" ZEROS12 "00000000" },
+        { 258, "0c000000 01000000 01000000" MACS "0800" }, { 149, "0c000000 01000000 01000000" MACS "0800" },
     };
     char frame[512];
     for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
@@ -56,7 +82,7 @@ static void test_links(void)
         CHECK_EQ(d.anomaly_count + l->anomaly_count, 0);
         CHECK(smos__linktype_supported(links[i].linktype));
     }
-    CHECK(!smos__linktype_supported(105));
+    CHECK(!smos__linktype_supported(189));
     CHECK(!smos__linktype_supported(65537));
     for (const char *const *f = (const char *const[]){ "18000000", "0000001c", "1e000000", NULL }; *f; f++) { /* BSD's AF_INET6 */
         snprintf(frame, sizeof frame, "%s%s%s", *f, V6("0014", "06"), TCP);
@@ -160,6 +186,13 @@ static void test_tunnels(void)
         { "45000064 00000000 40110000 01010101 02020202 08680868 00500000 34ff0030 00000032 00000085 01000900" V4 TCP, 2, SMOS_TUNNEL_GTPU, 50 },
         { "45000064 00000000 40110000 01010101 02020202 0dd80dd8 00500000" V6("0014", "06") TCP, 2, SMOS_TUNNEL_TEREDO, 0 },
         { "45000064 00000000 40110000 01010101 02020202 0dd80dd8 00500000 00000102 03040506" V6("0014", "06") TCP, 2, SMOS_TUNNEL_TEREDO, 0 },
+        { "45000064 00000000 40110000 01010101 02020202 06a506a5 00500000 0002 0003 0004 ff030021" V4 TCP, 2, SMOS_TUNNEL_L2TP, 3 << 16 | 4 },
+        { "45000064 00000000 40110000 01010101 02020202 06a506a5 00500000 4a02 003e 0003 0004 00010001 0002 0000 0021" V4 TCP, 2, SMOS_TUNNEL_L2TP, 3 << 16 | 4 },
+        { "45000064 00000000 40110000 01010101 02020202 d00010f5 00500000 0000000000000000" V4 TCP, 2, SMOS_TUNNEL_NONE, 0 },
+        { "45000064 00000000 40110000 01010101 02020202 d0009090 00500000 01000001 0a0120 00 01" MACS "0800" V4 TCP, 2, SMOS_TUNNEL_NONE, 0 },
+        { "45000078 00000000 40110000 01010101 02020202 d00013d0 00640000 41521104 00000000" ZEROS12 ZEROS12 ZEROS12 V4 TCP, 2, SMOS_TUNNEL_NONE, 0 },
+        { "45000064 00000000 40110000 01010101 02020202 d00012b6 00500000 0c000004 00002f00 00020101 00000100" V4 TCP, 2, SMOS_TUNNEL_VXLAN, 47 },
+        { "45000064 00000000 408f0000 01010101 02020202" MACS "0800" V4 TCP, 2, SMOS_TUNNEL_IPIP, 0 },
         { "45000050 00000000 40040000 01010101 02020202 4500003c 00000000 40040000 03030303 04040404" V4 TCP, 3, SMOS_TUNNEL_IPIP, 0 },
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -177,6 +210,37 @@ static void test_tunnels(void)
     CHECK_EQ(d.result, SMOS__WIRE_OK);
     CHECK_EQ(d.layers, 1);
     CHECK_EQ(d.anomaly_count + l->anomaly_count, 0);
+}
+
+/* What only looks like a tunnel's header stays the payload of the outer packet. */
+static void test_no_tunnels(void)
+{
+    static const char *const rows[] = {
+        "45000064 00000000 40110000 01010101 02020202 06a506a5 00500000 c802 0014 0000 0000 0000 0000" V4 TCP, /* L2TP: a control message */
+        "45000064 00000000 40110000 01010101 02020202 06a506a5 00500000 0003 0003 0004 ff030021" V4 TCP,      /* version 3 */
+        "45000064 00000000 40110000 01010101 02020202 d00010f5 00500000 0000000000000000 30" V4 TCP,           /* LISP without IP */
+        "45000064 00000000 40110000 01010101 02020202 d0009090 00500000 01000001 0aff20 00 01" MACS,           /* TZSP: a tag beyond the end */
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        decode(101, rows[i]);
+        CHECK_EQ(d.result, SMOS__WIRE_OK);
+        CHECK_EQ(d.layers, 1);
+        CHECK_EQ(l->tuple.proto, 17);
+    }
+    static const struct { uint32_t linktype; const char *frame; } others[] = {
+        { 105, WLAN("0841 0000", "") LLC V4 TCP },  /* encrypted */
+        { 105, WLAN("8000 0000", "") LLC V4 TCP },  /* a beacon */
+        { 105, WLAN("0008 0000", "") LLC V4 TCP },  /* association, sent again: no swapped data frame */
+        { 105, WLAN("c801 0000", "0000") V4 TCP },  /* no data */
+        { 1, MACS "88e5 0c 00 00000001 0800" V4 TCP }, /* encrypted */
+        { 107, "1841 0308" V4 TCP }, { 9, "ff03 003d 80000001 0021" V4 TCP },
+        { 258, "0c000000 01000000 02010000" MACS "0800" V4 TCP }, /* within itself */
+    };
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        decode(others[i].linktype, others[i].frame);
+        CHECK_EQ(d.result, SMOS__WIRE_NOT_IP);
+        CHECK_EQ(d.layers, 0);
+    }
 }
 
 static void test_icmp(void)
@@ -257,6 +321,7 @@ int main(void)
     RUN(test_lengths_that_lie);
     RUN(test_checksums);
     RUN(test_tunnels);
+    RUN(test_no_tunnels);
     RUN(test_icmp);
     RUN(test_routes);
     RUN(test_results);

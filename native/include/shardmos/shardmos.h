@@ -172,7 +172,8 @@ enum {
     SMOS_TUNNEL_ERSPAN = 6,
     SMOS_TUNNEL_TEREDO = 7,
     SMOS_TUNNEL_PPPOE = 8,
-    SMOS_TUNNEL_MPLS = 9
+    SMOS_TUNNEL_MPLS = 9,
+    SMOS_TUNNEL_L2TP = 10 /* id: tunnel and session, 16 bits each */
 };
 
 /* ---- Sockets ----

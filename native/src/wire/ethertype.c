@@ -136,6 +136,19 @@ void smos__ethertype(smos__walk_t *w, smos__span_t s, uint32_t type)
         case 0x8909: /* Cisco metadata: version, length, one or more options of 4 bytes, type */
             if (!tag(w, &s, 8, &type)) return;
             break;
+        case 0x892f: /* HSR, IEC 62439-3 */
+            if (!tag(w, &s, 6, &type)) return;
+            break;
+        case 0x88e5: /* MACsec, 802.1AE: its 14 or 6 bytes, unless what follows is encrypted or changed */
+            if (s.captured && s.at[0] & 0x0c) {
+                smos__end(w, SMOS__WIRE_NOT_IP);
+                return;
+            }
+            if (!tag(w, &s, s.captured && s.at[0] & 0x20 ? 16 : 8, &type)) return;
+            break;
+        case 0x22f3: /* TRILL, RFC 6325: options, then the customer's frame */
+            smos__after(w, s, s.captured >= 2 ? 6 + (smos__be16(s.at) >> 6 & 0x1f) * 4u : 6, smos__ethernet);
+            return;
         case 0x88e7: /* 802.1ah: I-TAG, then the customer's frame */
             if (s.captured < 4) smos__short(w, s, 4, SMOS__ANOMALY_VLAN_HEADER_TOO_SMALL);
             else smos__ethernet(w, smos__skip(s, 4));

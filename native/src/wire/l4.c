@@ -94,7 +94,21 @@ static void tcp(smos__walk_t *w, smos__span_t s)
 
 static bool tunnel_port(uint16_t port)
 {
-    return port == 4789 || port == 8472 || port == 4790 || port == 6081 || port == 2152 || port == 3544 || port == 5247 || port == 6635;
+    switch (port) {
+    case 1701:
+    case 2152:
+    case 3544:
+    case 4341:
+    case 4789:
+    case 4790:
+    case 5072:
+    case 5247:
+    case 6081:
+    case 6635:
+    case 8472:
+    case 37008: return true;
+    default: return false;
+    }
 }
 
 static void udp(smos__walk_t *w, smos__span_t s)
@@ -211,6 +225,10 @@ void smos__transport(smos__walk_t *w, smos__span_t s)
                 w->tunnel_id = 0;
                 smos__ip(w, smos__skip(s, 8));
             }
+            return;
+        case 143: /* an Ethernet frame, RFC 8986 4.9 */
+            other(w, s);
+            smos__inner(w, s, 0x6558, SMOS_TUNNEL_IPIP, 0);
             return;
         case 137: /* RFC 4023 */
             other(w, s);

@@ -73,6 +73,10 @@ void smos__ppp(smos__walk_t *w, smos__span_t s)
     case 0x0057: smos__ipv6(w, s); return;
     case 0x0281:
     case 0x0283: smos__mpls(w, s); return;
+    case 0x003d: /* multilink, RFC 1990: of fragments only those that are whole packets */
+        if (s.captured < 4 || (s.at[0] & 0xc0) != 0xc0) smos__end(w, SMOS__WIRE_NOT_IP);
+        else smos__ppp(w, smos__skip(s, 4));
+        return;
     default: smos__end(w, SMOS__WIRE_NOT_IP);
     }
 }
@@ -121,7 +125,7 @@ static void cooked(smos__walk_t *w, smos__span_t s, uint32_t size, uint32_t at)
 }
 
 /* Pads are skipped, then `size` bytes of link header are. */
-static void after(smos__walk_t *w, smos__span_t s, uint32_t size, void (*next)(smos__walk_t *, smos__span_t))
+void smos__after(smos__walk_t *w, smos__span_t s, uint32_t size, void (*next)(smos__walk_t *, smos__span_t))
 {
     if (s.captured < size) smos__short(w, s, size, SMOS__ANOMALY_LINK_TRUNCATED);
     else next(w, smos__skip(s, size));
@@ -138,7 +142,7 @@ static void token_ring(smos__walk_t *w, smos__span_t s)
         return;
     }
     uint32_t route = s.at[8] & 0x80 && s.captured > 14 ? s.at[14] & 0x1f : 0; /* source routing */
-    after(w, s, 14 + route, smos__llc);
+    smos__after(w, s, 14 + route, smos__llc);
 }
 
 static void fddi(smos__walk_t *w, smos__span_t s)
@@ -222,8 +226,8 @@ static void juniper_ethernet(smos__walk_t *w, smos__span_t s)
         }
         size = 6 + smos__be16(s.at + 4);
     }
-    if (flags & 2) after(w, s, size + 4, smos__ip);
-    else after(w, s, size, smos__ethernet);
+    if (flags & 2) smos__after(w, s, size + 4, smos__ip);
+    else smos__after(w, s, size, smos__ethernet);
 }
 
 
@@ -246,7 +250,7 @@ void smos__link(smos__walk_t *w, smos__span_t s, uint32_t linktype)
     case 6: token_ring(w, s); return;
     case 7:   arcnet(w, s, 2); return; /* BSD: source, destination, type */
     case 129: arcnet(w, s, 4); return; /* Linux: and two bytes of offset */
-    case 8: after(w, s, s.captured >= 16 && s.at[0] <= 1 ? 16 : 0, smos__ip); return; /* SLIP: direction, compressed header */
+    case 8: smos__after(w, s, s.captured >= 16 && s.at[0] <= 1 ? 16 : 0, smos__ip); return; /* SLIP: direction, compressed header */
     case 9: hdlc(w, s); return; /* PPP */
     case 50: hdlc(w, s); return; /* PPP_HDLC */
     case 104: hdlc(w, s); return; /* C_HDLC */
@@ -264,6 +268,7 @@ void smos__link(smos__walk_t *w, smos__span_t s, uint32_t linktype)
     case 192: ppi(w, s); return;
     case 239: nflog(w, s); return;
     case 242: typed(w, s, 44, 40); return; /* IPOIB: 40 bytes of GRH, type, reserved */
-    default: smos__end(w, SMOS__WIRE_LINKTYPE);
+    default:
+        if (!smos__rare_link(w, s, linktype)) smos__end(w, SMOS__WIRE_LINKTYPE);
     }
 }

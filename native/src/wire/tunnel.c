@@ -111,7 +111,7 @@ static int vxlan(smos__walk_t *w, smos__span_t s, bool gpe)
         if (s.captured >= 8 || s.wire < 8) smos__note(w, SMOS__ANOMALY_VXLAN_INVALID);
         return 0;
     }
-    static const uint16_t types[] = { 0, 0x0800, 0x86dd, 0x6558, 0, 0x8847 };
+    static const uint16_t types[] = { 0, 0x0800, 0x86dd, 0x6558, 0x894f, 0x8847 };
     uint32_t type = 0x6558;
     if (gpe && s.at[0] & 4) type = s.at[3] < 6 ? types[s.at[3]] : 0;
     uint32_t id = smos__be32(s.at + 4) >> 8;
@@ -189,6 +189,73 @@ static int capwap(smos__walk_t *w, smos__span_t s)
     return smos__wlan(w, s);
 }
 
+/* RFC 2661 3.1, version 2: data messages, whose payload is PPP. */
+static int l2tp(smos__walk_t *w, smos__span_t s)
+{
+    if (s.captured < 6) return 0;
+    uint32_t flags = smos__be16(s.at), size = 2;
+    if ((flags & 0x800f) != 2 || flags & 0x34f0) return 0; /* a control message, another version, reserved bits */
+    if (flags & 0x4000) {
+        s = smos__clamp(s, smos__be16(s.at + 2));
+        size += 2;
+    }
+    if (s.captured < size + 4) return 0;
+    uint32_t id = smos__be32(s.at + size); /* tunnel and session */
+    size += 4;
+    if (flags & 0x0800) size += 4;
+    if (flags & 0x0200) {
+        if (s.captured < size + 2) return 0;
+        size += 2 + smos__be16(s.at + size);
+    }
+    if (s.captured <= size) return 0;
+    w->tunnel_kind = SMOS_TUNNEL_L2TP;
+    w->tunnel_id = id;
+    smos__ppp(w, smos__skip(s, size));
+    return 1;
+}
+
+/* RFC 6830 5: data of LISP, IP behind 8 bytes. */
+static int lisp(smos__walk_t *w, smos__span_t s)
+{
+    if (s.captured < 9 || (s.at[8] >> 4 != 4 && s.at[8] >> 4 != 6)) return 0;
+    s = smos__skip(s, 8);
+    smos__inner(w, s, s.at[0] >> 4 == 4 ? 0x0800 : 0x86dd, SMOS_TUNNEL_NONE, 0);
+    return 1;
+}
+
+/* TaZmen's sniffer protocol: frames of a kind, behind tags. */
+static int tzsp(smos__walk_t *w, smos__span_t s)
+{
+    if (s.captured < 5 || s.at[0] != 1 || s.at[1] > 1) return 0;
+    uint32_t kind = smos__be16(s.at + 2);
+    s = smos__skip(s, 4);
+    for (int i = 0; i < 64 && s.captured; i++) {
+        uint32_t tag = s.at[0], length = tag <= 1 ? 1 : s.captured >= 2 ? 2u + s.at[1] : UINT32_MAX;
+        if (length > s.captured) return 0;
+        s = smos__skip(s, length);
+        if (tag != 1) continue; /* 1: the last */
+        if (kind != 1 && kind != 18) return 0; /* Ethernet, 802.11 */
+        w->tunnel_kind = SMOS_TUNNEL_NONE;
+        w->tunnel_id = 0;
+        if (!smos__deeper(w)) return 1;
+        if (kind == 18) return smos__wlan(w, s);
+        smos__ethernet(w, s);
+        return 1;
+    }
+    return 0;
+}
+
+/* draft-massar-v6ops-ayiya: identity and signature, whose lengths its first two bytes tell, then IP. */
+static int ayiya(smos__walk_t *w, smos__span_t s)
+{
+    if (s.captured < 8 || (s.at[2] & 0x0f) != 1) return 0; /* not forwarded */
+    uint32_t size = 8 + (1u << (s.at[0] >> 4)) + (s.at[1] >> 4) * 4u;
+    uint32_t type = s.at[3] == 41 ? 0x86dd : s.at[3] == 4 ? 0x0800 : 0;
+    if (!type || s.captured <= size) return 0;
+    smos__inner(w, smos__skip(s, size), type, SMOS_TUNNEL_NONE, 0);
+    return 1;
+}
+
 int smos__udp_tunnel(smos__walk_t *w, smos__span_t s, uint16_t sport, uint16_t dport)
 {
     w->guess = 1;
@@ -200,6 +267,10 @@ int smos__udp_tunnel(smos__walk_t *w, smos__span_t s, uint16_t sport, uint16_t d
     case 2152: return gtp(w, s);
     case 3544: return teredo(w, s);
     case 5247: return capwap(w, s);
+    case 1701: return l2tp(w, s);
+    case 4341: return lisp(w, s);
+    case 5072: return ayiya(w, s);
+    case 37008: return tzsp(w, s);
     case 6635: smos__inner(w, s, 0x8847, SMOS_TUNNEL_MPLS, 0); return 1; /* RFC 7510 */
     default: break;
     }
@@ -207,6 +278,8 @@ int smos__udp_tunnel(smos__walk_t *w, smos__span_t s, uint16_t sport, uint16_t d
     case 2152: return gtp(w, s);
     case 3544: return teredo(w, s);
     case 5247: return capwap(w, s);
+    case 1701: return l2tp(w, s);
+    case 5072: return ayiya(w, s);
     case 4789:
     case 8472: return s.captured >= 8 && s.at[0] == 8 ? vxlan(w, s, false) : 0;
     case 4790: return s.captured >= 8 && (s.at[0] & 0x0c) == 0x0c ? vxlan(w, s, true) : 0;

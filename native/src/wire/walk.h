@@ -54,6 +54,7 @@ void smos__short(smos__walk_t *w, smos__span_t s, uint32_t need, smos__anomaly_t
 int smos__deeper(smos__walk_t *w);
 
 /* link.c, ethertype.c */
+void smos__after(smos__walk_t *w, smos__span_t s, uint32_t size, void (*next)(smos__walk_t *, smos__span_t)); /* what follows a header of `size` */
 void smos__link(smos__walk_t *w, smos__span_t s, uint32_t linktype);
 void smos__ethernet(smos__walk_t *w, smos__span_t s);
 void smos__llc(smos__walk_t *w, smos__span_t s);
@@ -85,8 +86,12 @@ uint32_t smos__transport_sum(const smos__walk_t *w, const smos_tuple_t *t, const
 void smos__gre(smos__walk_t *w, smos__span_t s);
 /* 1 if the datagram was a tunnel's and the walk went on. */
 int smos__udp_tunnel(smos__walk_t *w, smos__span_t s, uint16_t sport, uint16_t dport);
+/* rare.c: link types seldom met; 0 if it is none of them. */
+int smos__rare_link(smos__walk_t *w, smos__span_t s, uint32_t linktype);
 /* wlan.c: 1 if it was an 802.11 data frame that can be read, and the walk went on. */
 int smos__wlan(smos__walk_t *w, smos__span_t s);
+/* Likewise, of a capture's own link type: padded after its header if `padded`. */
+void smos__wlan_link(smos__walk_t *w, smos__span_t s, bool padded);
 void smos__inner(smos__walk_t *w, smos__span_t s, uint32_t ethertype, uint8_t kind, uint32_t id);
 
 #endif
