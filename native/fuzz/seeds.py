@@ -146,7 +146,10 @@ def frames() -> dict[str, tuple[int, list[bytes]]]:
         "nflog": (239, raw("02000000 08000100 08000300") + struct.pack("<HH", len(TCP4) + 4, 9) + TCP4),
         "infiniband": (242, bytes(40) + raw("08000000") + TCP4),
         "monitor": (105, wlan + raw("aaaa03 000000 0800") + TCP4),
-        "radiotap": (127, raw("00001200 03000000 0000000000000000 30 00") + wlan + raw("aaaa03 000000 0800") + TCP4 + bytes(4)),
+        "radiotap": (
+            127,
+            raw("00001200 03000000 0000000000000000 1000") + wlan + raw("aaaa030000000800") + TCP4 + bytes(4),
+        ),
         "prism": (119, raw("44000000 0c000000 00000000") + wlan + raw("aaaa03 000000 0800") + TCP4),
         "frame_relay": (107, raw("1841 0300 80 0080c2 0007") + INNER),
         "pflog": (117, raw("3d020000") + bytes(60) + TCP4),
