@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from coordinators import Running
+from firewalls import filtered, udp_frame
 from live import bridged, connect, serving
 from netns import Wire
 from traffic import CLIENT, RST, SERVER, SYN, checksum, conversation, ip_frame, tcp_frame, write_pcap
@@ -20,33 +21,6 @@ from traffic import CLIENT, RST, SERVER, SYN, checksum, conversation, ip_frame, 
 from shardmos.errors import ShardmosError
 from shardmos.run import execute
 from shardmos.workers.load import load
-
-
-def frames_of(path: Path) -> list[bytes]:
-    data, at, frames = path.read_bytes(), 24, []
-    while at < len(data):
-        length = struct.unpack_from("<I", data, at + 8)[0]
-        frames.append(data[at + 16 : at + 16 + length])
-        at += 16 + length
-    return frames
-
-
-def filtered(
-    tmp_path: Path, frames: list[bytes], rules: str, default: str = "pass"
-) -> tuple[list[bytes], dict[str, int]]:
-    """What leaves, and the firewall's own counters."""
-    (tmp_path / "rules").write_text(rules)
-    box = load(f"firewall:rules=@{tmp_path / 'rules'}:default={default}")
-    out = tmp_path / "out.pcap"
-    result = execute(write_pcap(tmp_path / "in.pcap", frames), [box], write=str(out))
-    assert result.error_count == 0, result.errors
-    return frames_of(out), result.summaries[0]["counters"]
-
-
-def udp_frame(source: tuple[str, int], destination: tuple[str, int], data: bytes = b"x") -> bytes:
-    header = struct.pack("!HHHH", source[1], destination[1], 8 + len(data), 0)
-    return ip_frame(source[0], destination[0], 17, header + data)
-
 
 # ---- the model: one loop over the rules ----
 
@@ -217,9 +191,10 @@ def test_an_error_about_what_passes_passes(tmp_path: Path) -> None:
         ("pass\nallow tcp", "line 2: a rule begins with pass, drop or reset, not with 'allow'"),
         ("pass tcp from 10.0.0.0/33", "line 1: has no good prefix length: '10.0.0.0/33'"),
         ("# one\n\npass tcp from host", "line 3: is no address: 'host'"),
-        ("pass; drop tcp port 70000", "line 1: is no port, nor a range of ports: '70000'"),
-        ("pass tcp port 20-10", "is no port, nor a range of ports: '20-10'"),
-        ("drop icmp port 5", "ports are for a rule of tcp or udp"),
+        ("pass; drop tcp to any port 70000", "line 1: is no port, nor a range of ports: '70000'"),
+        ("pass tcp from any port 20-10", "is no port, nor a range of ports: '20-10'"),
+        ("drop icmp to any port 5", "ports are for a rule of tcp or udp"),
+        ("drop tcp port 22", "line 1: whose port? Write 'from any port N' or 'to any port N'"),
         ("drop tcp from", "an address is missing"),
         ("drop tcp to any port", "a number is missing after port"),
         ("drop tcp to any nonsense", "cannot be understood from here on: 'nonsense'"),

@@ -6,7 +6,7 @@
  * own. New rules are a new push: they are read beside the packet loops, refused as a whole with the line that is wrong, take effect with the
  * next packet of every flow, those that are under way included, and can be rolled back. One rule a line (or between semicolons), # begins a comment:
  *
- *   ACTION [PROTOCOL] [from ADDRESSES] [port PORTS] [to ADDRESSES] [port PORTS] [either] [new | midstream]
+ *   ACTION [PROTOCOL] [from ADDRESSES [port PORTS]] [to ADDRESSES [port PORTS]] [either] [new | midstream]
  *
  *   pass tcp from 10.0.0.0/8 to any port 80,443      # flows that those clients begin
  *   reset tcp to 192.0.2.7 port 22 new               # both ends get a RST, so that the client need not wait
@@ -15,9 +15,11 @@
  *   pass tcp from 10.0.0.5 to 10.0.0.6 either        # whichever of the two begins
  *   drop tcp midstream                               # connections whose beginning was not seen
  *
- * ACTION is pass, drop, or reset (TCP; others are dropped). PROTOCOL is tcp, udp, icmp (of IPv4 and IPv6), any, or a number. What fits no rule is
- * up to the parameter `default`. ICMP errors pass if the packet that they quote, or its answer, may; fragments are judged by the datagram that they
- * make; frames that are not IP are the port's business (port.refuse in shardmos.toml).
+ * ACTION is pass, drop, or reset (TCP; others are dropped). PROTOCOL is tcp, udp, icmp (of IPv4 and IPv6), any, or a number. ADDRESSES and PORTS are
+ * lists with commas and no spaces, of addresses and prefixes, of ports and ranges; `any` is every address. What fits no rule is up to the parameter
+ * `default`. ICMP errors pass if the packet that they quote, or its answer, may. Fragments wait for each other and are judged as the datagram that they
+ * make. What comes in a tunnel must pass twice: the packet inside, and the one around it. Frames that are not IP are the port's business (port.refuse
+ * in shardmos.toml).
  *
  * Rules are found by tuple space search (Srinivasan, Suri, Varghese: "Packet classification using tuple space search", SIGCOMM 1999): those that
  * look at the same bits of a flow's key share a mask, and one look into a hash table answers for all of them. Its cost grows with the number of
@@ -48,12 +50,15 @@ typedef struct facts {
     uint8_t src[16], dst[16]; /* of who began the flow, and of whom it was begun with; IPv4 mapped */
     uint16_t sport, dport;
     uint8_t proto;
+    uint8_t version;   /* 4 or 6: ::/0 is every address of IPv6, and none of IPv4 */
     uint8_t midstream; /* 1: its beginning was not seen */
-    uint8_t zero[2];
+    uint8_t zero;
 } facts_t;
 
 #define WORDS (sizeof(facts_t) / 8)
 _Static_assert(sizeof(facts_t) % 8 == 0, "keys are masked and compared in words");
+
+static bool has_ports(int proto) { return proto == TCP || proto == UDP || proto == SCTP || proto == UDPLITE; }
 
 static facts_t masked(const facts_t *key, const facts_t *mask)
 {
@@ -137,7 +142,7 @@ typedef struct flow {
 
 static facts_t key_of(const smos_tuple_t *t)
 {
-    facts_t key = {.sport = t->sport, .dport = t->dport, .proto = t->proto};
+    facts_t key = {.sport = t->sport, .dport = t->dport, .proto = t->proto, .version = t->version};
     memcpy(key.src, t->src, 16);
     memcpy(key.dst, t->dst, 16);
     return key;
@@ -160,33 +165,48 @@ static __attribute__((noinline)) void judge(firewall_t *fw, flow_t *f, const smo
     fw->rules[f->rule].flows++;
 }
 
+/* RFC 8200, 4: steps over what stands between the quoted IPv6 header and the transport's. Returns where that begins; NULL: it is not there. */
+static const uint8_t *over_extensions(const uint8_t *at, const uint8_t *end, uint8_t *proto)
+{
+    while (*proto == 0 || *proto == 43 || *proto == 44 || *proto == 60) {
+        if (at + 8 > end || (*proto == 44 && (at[2] || at[3] & 0xf8))) return NULL; /* a later fragment has no ports */
+        uint32_t length = *proto == 44 ? 8 : (at[1] + 1u) * 8;
+        if (length > (uint32_t)(end - at)) return NULL;
+        *proto = at[0];
+        at += length;
+    }
+    return at;
+}
+
 /* The packet that an ICMP error quotes. False: this is no error, or not enough of it is there. */
 static bool quoted(const smos_call_t *call, facts_t *key)
 {
     const smos_packet_t *p = call->packet;
-    const uint8_t *end = p->frame + p->caplen, *icmp = p->l4;
-    if (!icmp || icmp + 8 > end) return false;
-    memset(key, 0, sizeof *key);
-    const uint8_t *ip = icmp + 8, *ports;
-    if (call->tuple->proto == ICMP4) {
-        bool error = icmp[0] == 3 || icmp[0] == 4 || icmp[0] == 5 || icmp[0] == 11 || icmp[0] == 12; /* RFC 1122, 3.2.2 */
-        if (!error || ip + 20 > end || ip[0] >> 4 != 4) return false;
+    const uint8_t *ip = p->payload, *end = ip + p->payload_captured, *ports = NULL;
+    if (!p->l4 || !ip) return false;
+    uint8_t type = p->l4[0];
+    *key = (facts_t){.version = call->tuple->version};
+    if (key->version == 4) {
+        bool error = type == 3 || type == 4 || type == 5 || type == 11 || type == 12; /* RFC 1122, 3.2.2 */
+        if (!error || p->payload_captured < 20 || ip[0] >> 4 != 4) return false;
         key->src[10] = key->src[11] = key->dst[10] = key->dst[11] = 0xff;
         memcpy(key->src + 12, ip + 12, 4);
         memcpy(key->dst + 12, ip + 16, 4);
         key->proto = ip[9];
-        ports = ip + (ip[0] & 15) * 4;
+        uint32_t header = (ip[0] & 15) * 4u;
+        bool later = ip[6] & 0x1f || ip[7];
+        if (!later && header >= 20 && header <= p->payload_captured) ports = ip + header;
     } else {
-        if (icmp[0] >= 128 || ip + 40 > end || ip[0] >> 4 != 6) return false; /* RFC 4443, 2.1 */
+        if (type >= 128 || p->payload_captured < 40 || ip[0] >> 4 != 6) return false; /* RFC 4443, 2.1 */
         memcpy(key->src, ip + 8, 16);
         memcpy(key->dst, ip + 24, 16);
         key->proto = ip[6];
-        ports = ip + 40;
+        ports = over_extensions(ip + 40, end, &key->proto);
     }
-    if ((key->proto == TCP || key->proto == UDP || key->proto == SCTP || key->proto == UDPLITE) && ports + 4 <= end) {
-        key->sport = (uint16_t)(ports[0] << 8 | ports[1]);
-        key->dport = (uint16_t)(ports[2] << 8 | ports[3]);
-    }
+    if (!has_ports(key->proto)) return true;
+    if (!ports || end - ports < 4) return false;
+    key->sport = (uint16_t)(ports[0] << 8 | ports[1]);
+    key->dport = (uint16_t)(ports[2] << 8 | ports[3]);
     return true;
 }
 
@@ -278,6 +298,7 @@ typedef struct reader {
 typedef struct end {
     uint8_t address[MAX_LIST][16];
     uint8_t bits[MAX_LIST]; /* of the address, 0 to 128 */
+    uint8_t version[MAX_LIST];
     uint16_t port[MAX_LIST], port_mask[MAX_LIST];
     int addresses, ports; /* 0: any */
 } end_t;
@@ -327,6 +348,7 @@ static int read_addresses(reader_t *r, end_t *e)
         }
         length = most;
         if (slash && !number(slash, most, &length)) return wrong(r, "has no good prefix length:", word);
+        e->version[e->addresses] = most == 32 ? 4 : 6;
         e->bits[e->addresses++] = (uint8_t)(128 - most + length);
     }
     return e->addresses ? 0 : wrong(r, "an address is missing after from or to", NULL);
@@ -352,6 +374,12 @@ static int read_ports(reader_t *r, end_t *e)
         }
     }
     return e->ports ? 0 : wrong(r, "a number is missing after port", NULL);
+}
+
+static int read_end(reader_t *r, end_t *e)
+{
+    int status = read_addresses(r, e);
+    return !status && takes(r, "port") ? read_ports(r, e) : status;
 }
 
 static uint32_t mask_number(firewall_t *fw, const facts_t *bits, uint32_t rule)
@@ -402,20 +430,23 @@ static int add(reader_t *r, const facts_t *key, const facts_t *bits)
     }
 }
 
-static void set_bits(uint8_t mask[16], uint8_t bits)
+static void set_address(uint8_t address[16], uint8_t mask[16], const end_t *e, int i)
 {
-    for (int i = 0; i < 16; i++) mask[i] = (uint8_t)(bits >= 8 * (i + 1) ? 0xff : bits <= 8 * i ? 0 : 0xff00 >> (bits - 8 * i));
+    memcpy(address, e->address[i], 16);
+    for (int k = 0; k < 16; k++) mask[k] = (uint8_t)(e->bits[i] >= 8 * (k + 1) ? 0xff : e->bits[i] <= 8 * k ? 0 : 0xff00 >> (e->bits[i] - 8 * k));
 }
 
-/* Every combination of an address and ports of each end. */
+/* Every combination of an address and ports of each end, but those of different versions of IP. */
 static int add_all(reader_t *r, const end_t *from, const end_t *to, facts_t key, facts_t bits)
 {
     for (int a = 0; a < (from->addresses ? from->addresses : 1); a++)
         for (int b = 0; b < (to->addresses ? to->addresses : 1); b++)
             for (int p = 0; p < (from->ports ? from->ports : 1); p++)
                 for (int q = 0; q < (to->ports ? to->ports : 1); q++) {
-                    if (from->addresses) memcpy(key.src, from->address[a], 16), set_bits(bits.src, from->bits[a]);
-                    if (to->addresses) memcpy(key.dst, to->address[b], 16), set_bits(bits.dst, to->bits[b]);
+                    if (from->addresses && to->addresses && from->version[a] != to->version[b]) continue;
+                    if (from->addresses) set_address(key.src, bits.src, from, a);
+                    if (to->addresses) set_address(key.dst, bits.dst, to, b);
+                    if (from->addresses || to->addresses) key.version = from->addresses ? from->version[a] : to->version[b], bits.version = 0xff;
                     if (from->ports) key.sport = from->port[p], bits.sport = from->port_mask[p];
                     if (to->ports) key.dport = to->port[q], bits.dport = to->port_mask[q];
                     int status = add(r, &key, &bits);
@@ -450,11 +481,10 @@ static int read_rule(reader_t *r)
     action_t action;
     int protocols[2], status = read_action(r, &action);
     if (!status) status = read_protocol(r, protocols);
-    if (!status && takes(r, "from")) status = read_addresses(r, &from);
-    if (!status && takes(r, "port")) status = read_ports(r, &from);
-    if (!status && takes(r, "to")) status = read_addresses(r, &to);
-    if (!status && takes(r, "port")) status = read_ports(r, &to);
+    if (!status && takes(r, "from")) status = read_end(r, &from);
+    if (!status && takes(r, "to")) status = read_end(r, &to);
     if (status) return status;
+    if (!strcmp(next(r), "port")) return wrong(r, "whose port? Write 'from any port N' or 'to any port N'", NULL);
     bool either = takes(r, "either");
     if (takes(r, "new") || takes(r, "midstream")) {
         fw->states = true;
@@ -462,8 +492,7 @@ static int read_rule(reader_t *r)
         key.midstream = r->word[r->at - 1][0] == 'm';
     }
     if (r->at < r->words) return wrong(r, "cannot be understood from here on:", next(r));
-    bool ports = protocols[0] == TCP || protocols[0] == UDP || protocols[0] == SCTP || protocols[0] == UDPLITE;
-    if ((from.ports || to.ports) && !ports) return wrong(r, "ports are for a rule of tcp or udp", NULL);
+    if ((from.ports || to.ports) && !has_ports(protocols[0])) return wrong(r, "ports are for a rule of tcp or udp", NULL);
     if (fw->rule_count == MAX_RULES) return wrong(r, "more than 65,535 rules", NULL);
     if (!(fw->rule_count & (fw->rule_count - 1))) {
         hits_t *more = realloc(fw->rules, (2 * fw->rule_count + 2) * sizeof *more); /* one more than a power of two: the default's place */
@@ -559,6 +588,7 @@ static int init(smos_engine_t *engine, const smos_api_t *api, void **self, char 
     if (!status) {
         fw->epoch = epoch_of(rules, otherwise);
         status = finish(fw, otherwise);
+        if (!status) status = api->set_option(engine, 0, 0, SMOS_BOTH, SMOS_OPT_DATAGRAMS, 1); /* or the parts of what is denied would pass one by one */
         if (!status && seconds > 0) status = api->set_timer(engine, 0, (int64_t)(seconds * 1e9), (int64_t)(seconds * 1e9), report, NULL, NULL);
         if (status) snprintf(error, error_size, "%s", strerror(-status));
     }

@@ -230,7 +230,7 @@ typedef enum smos_option {
     SMOS_OPT_BUFFER = 2,  /* limit of out-of-order bytes, default the configuration's; 0: do not reassemble, deliver in-order bytes only */
     SMOS_OPT_OVERLAP = 3, /* enum smos_overlap: which copy of overlapping out-of-order bytes counts */
     SMOS_OPT_FRAMES = 4,  /* raw sockets without a filter: 1: also frames that hold no IP packet (packet->ip is NULL) */
-    /* Since ABI 1.2. Template of a stream socket, on ports that can send: 1: IPv4 fragments wait for each other instead of passing one by one. The datagram goes
+    /* Since ABI 1.2. Template of a stream socket, on ports that can send: 1: fragments wait for each other instead of passing one by one (those within tunnels excepted). The datagram goes
      * through its flow as one packet, which can be edited and dropped as any other, and leaves in fragments no larger than it came in. */
     SMOS_OPT_DATAGRAMS = 5
 } smos_option_t;

@@ -174,7 +174,7 @@ void smos__handover_flush(smos_shard_t *); /* end of a burst: rings the bells of
 bool smos__handover_is_hot(const smos_shard_t *); /* others wait for our clock: an idle worker looks up often */
 void smos__handover_close(smos_shard_t *);
 
-/* datagrams.c: IPv4 datagrams that pass as one packet, where a module wants them so. */
+/* datagrams.c: datagrams that pass as one packet, where a module wants them so. */
 bool smos__datagram_waits(const smos__frame_t *, const smos__decoded_t *); /* a fragment for others, which does not pass by itself */
 /* Of the decoded last fragment, with its datagram put together: the frame is the datagram from here on. */
 void smos__datagram_whole(const smos_shard_t *, smos__frame_t *, smos__decoded_t *);

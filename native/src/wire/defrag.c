@@ -43,7 +43,7 @@ struct smos__defrag {
     uint32_t mask;
     uint32_t free, fresh, oldest, newest;
     uint8_t *out;
-    uint32_t out_bytes, out_used, largest;
+    uint32_t out_bytes, out_used, largest, id;
     smos__join_t *join;
 };
 
@@ -110,6 +110,7 @@ void smos__defrag_release(smos__defrag_t *d) { d->out_used = 0; }
 
 
 uint32_t smos__defrag_largest(const smos__defrag_t *d) { return d->largest; }
+uint32_t smos__defrag_id(const smos__defrag_t *d) { return d->id; }
 
 
 const smos__defrag_stats_t *smos__defrag_stats(const smos__defrag_t *d) { return &d->stats; }
@@ -360,6 +361,7 @@ static const uint8_t *complete(smos__defrag_t *d, uint32_t entry, uint32_t *leng
         smos__datagram_join(g, &d->chunks, d->join, g->version == 6 ? SMOS__DEFRAG_FIRST : g->policy, out);
         *length = g->header_length + g->end;
         d->largest = g->largest;
+        d->id = e->key.id;
         d->stats.completed++;
     } else {
         d->stats.evicted++;

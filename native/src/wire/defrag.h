@@ -47,6 +47,7 @@ const uint8_t *smos__defrag_add(smos__defrag_t *d, const smos__frame_t *frame, c
 
 /* Data bytes of the largest fragment but the last of the datagram that was completed last. */
 uint32_t smos__defrag_largest(const smos__defrag_t *d);
+uint32_t smos__defrag_id(const smos__defrag_t *d); /* its identification */
 
 /* Gives back the datagrams that were completed since the last call: call at the end of a burst. */
 void smos__defrag_release(smos__defrag_t *d);

@@ -150,7 +150,7 @@ void smos__fragment(smos__walk_t *w, smos__span_t s)
     smos__layer_abandon(w);
     if (whole == NULL) {
         out->result = SMOS__WIRE_FRAGMENT;
-        out->waits = was_v4 && !out->layers;
+        out->waits = !out->layers;
         return;
     }
     w->layer_flags |= SMOS__REASSEMBLED;

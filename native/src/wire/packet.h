@@ -46,7 +46,7 @@ enum {
     SMOS__FRAME_COPY = 4,        /* handed: somebody else counts it and passes it on */
     SMOS__FRAME_ROUTED = 16,     /* others have what is theirs of it; with COPY it is one of theirs itself */
     SMOS__FRAME_TIED = 32,       /* handed: an ICMP error that the flow it is about has seen */
-    SMOS__FRAME_WHOLE = 64,      /* a datagram that came in fragments, as one frame: it leaves in ones of offload.gso_size bytes of data */
+    SMOS__FRAME_WHOLE = 64,      /* a datagram that came in fragments, as one frame: it leaves in ones of offload.gso_size bytes of data; csum_start and csum_offset are its identification */
     SMOS__FRAME_REDIRECTED = 128, /* handed: a module says that it belongs to one of this worker's flows */
     SMOS__FRAME_CARRIES = 8      /* handed: a last fragment; the last `token` bytes of data are the whole datagram in an Ethernet frame */
 };
@@ -124,7 +124,7 @@ typedef struct smos__decoded {
     uint8_t anomaly_count; /* of the frame: those that belong to no layer */
     uint8_t fragments;     /* layers (or the held packet) that came as IP fragments, for counting */
     uint16_t anomalies[SMOS__MAX_ANOMALIES];
-    bool waits;            /* result is FRAGMENT: an IPv4 one with no other layer around it */
+    bool waits;            /* result is FRAGMENT: with no other layer around it */
     uint32_t owner_hash;   /* without a layer, who counts the frame: smos__owner_hash of a held fragment's addresses; 0 for what is not IP */
     smos__layer_t layer[SMOS__MAX_LAYERS];
 } smos__decoded_t;
