@@ -2,13 +2,18 @@
  *
  *   --handlers N    N empty handlers of PKT_IN at the SENDER hook, each on a socket of its own
  *   --predicates N  N user-defined events over PKT_IN, each with a filter that says yes and an empty handler
+ *   --module FILE   a shared object, with --set NAME=VALUE, or NAME=@FILE, for its parameters
  *   --unused        a module that is called for GAP only: what nobody asked for
  *   --register N    each flow registers N handlers of its own at its first packet, another set of N for every fourth flow;
  *                   tells the nanoseconds of one registration and how many subscription sets there were
  */
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "measure.h"
 #include "shardmos/engine.h"
@@ -69,23 +74,46 @@ static void handler_of(smos_sock_t sock, uint32_t event)
     check(api->register_handler(engine, sock, 0, event, SMOS_SENDER, SMOS_BOTH, empty, NULL));
 }
 
+static const char *parameter(char *text)
+{
+    static char whole[1 << 20];
+    char *file = strstr(text, "=@");
+    if (!file)
+        return text;
+    FILE *from = fopen(file + 2, "re");
+    if (!from)
+        fail("--set: the file cannot be read");
+    size_t name = (size_t)(file + 1 - text);
+    memcpy(whole, text, name);
+    whole[name + fread(whole + name, 1, sizeof whole - name - 1, from)] = 0;
+    fclose(from);
+    return whole;
+}
+
 int main(int argc, char **argv)
 {
-    static const struct option known[] = {{"handlers", 1, NULL, 'h'}, {"predicates", 1, NULL, 'p'}, {"unused", 0, NULL, 'u'}, {"register", 1, NULL, 'r'}, {"max-flows", 1, NULL, 'f'}, {0}};
+    static const struct option known[] = {{"handlers", 1, NULL, 'h'}, {"predicates", 1, NULL, 'p'}, {"unused", 0, NULL, 'u'}, {"module", 1, NULL, 'm'}, {"set", 1, NULL, 's'}, {"register", 1, NULL, 'r'}, {"max-flows", 1, NULL, 'f'}, {0}};
     int handlers = 0, predicates = 0, unused = 0, c;
     uint64_t max_flows = 1 << 20;
+    const char *module = NULL, *params[8];
+    int param_count = 0;
     char error[SMOS_ERROR_SIZE];
     while ((c = getopt_long(argc, argv, "", known, NULL)) != -1)
         switch (c) {
         case 'h': handlers = atoi(optarg); break;
         case 'p': predicates = atoi(optarg); break;
         case 'u': unused = 1; break;
+        case 'm': module = optarg; break;
+        case 's':
+            if (param_count < 8)
+                params[param_count++] = parameter(optarg);
+            break;
         case 'r': registrations = atoi(optarg); break;
         case 'f': max_flows = strtoull(optarg, NULL, 10); break;
         default: return 2;
         }
     if (optind != argc - 1)
-        return fputs("usage: model_run FILE [--handlers N | --predicates N | --unused | --register N] [--max-flows N]\n", stderr), 2;
+        return fputs("usage: model_run FILE [--handlers N | --predicates N | --unused | --register N | --module FILE [--set NAME=VALUE]...] [--max-flows N]\n", stderr), 2;
     smos_config_t config;
     smos_config_default(&config);
     config.max_flows = max_flows;
@@ -95,6 +123,14 @@ int main(int argc, char **argv)
         fail(error);
     api = smos_shard_api();
     engine = smos_shard_engine(shard);
+    if (module) {
+        int fd = open(module, O_RDONLY | O_CLOEXEC);
+        smos_box_t *old, *box = smos_box_load(shard, fd, module, "1", params, param_count, error);
+        if (!box || smos_shard_commit(shard, box, &old) < 0)
+            fail(error);
+        if (fd >= 0)
+            close(fd);
+    }
     if (handlers || predicates || unused || registrations) {
         const smos_module_t manifest = {SMOS_MODULE_HEADER, .name = "model"};
         smos_box_t *old, *box = smos_box_create(shard, &manifest, "1", shard, NULL, error);
