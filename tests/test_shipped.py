@@ -110,8 +110,29 @@ def test_httplog_losses_and_other_protocols(tmp_path: Path) -> None:
 def test_httplog_upgrade_ends_the_log(tmp_path: Path) -> None:
     ask = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    rows, _ = logged(tmp_path, exchange(("c", ask), ("s", answer + b"\x81\x05hello"), ("c", b"\x81\x85....")))
-    assert [row["target"] for row in rows] == ["/ws"]
+    rows, summary = logged(tmp_path, exchange(("c", ask), ("s", answer + b"\x81\x05hello"), ("c", b"\x81\x85....")))
+    assert [(row["target"], row["status"]) for row in rows] == [("/ws", 101)] and summary["broken"] == 0
+
+
+def test_httplog_a_tunnel_ends_the_log_unless_it_is_refused(tmp_path: Path) -> None:
+    ask = b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"
+    rows, summary = logged(
+        tmp_path,
+        exchange(("c", ask), ("s", b"HTTP/1.1 200 Yes\r\n\r\n"), ("c", b"\x16\x03\x01"), ("s", b"\x16\x03\x03")),
+    )
+    assert [(row["method"], row["status"]) for row in rows] == [("CONNECT", 200)] and summary["broken"] == 0
+    refused = b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno"
+    rows, summary = logged(tmp_path, exchange(("c", ask + GET), ("s", refused + OK), ("c", GET), ("s", OK)))
+    assert [(row["method"], row["status"]) for row in rows] == [("CONNECT", 403), ("GET", 200), ("GET", 200)]
+
+
+def test_httplog_keep_alive_of_http_1_0_and_empty_lines(tmp_path: Path) -> None:
+    ask = b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    answer = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi"
+    rows, summary = logged(tmp_path, exchange(("c", ask), ("s", answer), ("c", ask), ("s", answer)))
+    assert [row["status"] for row in rows] == [200, 200] and summary["broken"] == 0
+    rows, summary = logged(tmp_path, exchange(("c", b"\r\n" + GET), ("s", OK), ("c", b"\r\n" + GET), ("s", OK)))
+    assert [row["status"] for row in rows] == [200, 200] and summary["broken"] == 0
 
 
 def test_midstat_knows_both_states(tmp_path: Path) -> None:

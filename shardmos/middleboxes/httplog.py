@@ -31,14 +31,24 @@ class Connection:
     """Both directions of one connection: a parser for each, and the requests that wait for their responses."""
 
     def __init__(self) -> None:
-        self.requests = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
-        self.responses = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self.requests = parser(h11.SERVER)
+        self.responses = parser(h11.CLIENT)
+        self.switched = False
         self.waiting: deque[dict[str, Any]] = deque()
         self.begun: dict[str, Any] | None = None  # the request whose response is being read
         self.current: dict[str, Any] | None = None  # the request that is being read
 
     def client_sent(self, data: bytes, time_ns: int) -> None:
+        if self.requests.their_state is h11.IDLE and not self.requests.trailing_data[0]:
+            data = data.lstrip(b"\r\n")  # empty lines before a request: RFC 9112 2.2
+        if not data:
+            return
         self.requests.receive_data(data)
+        self._read_requests(time_ns)
+        if len(self.requests.trailing_data[0]) > MAX_HEAD:
+            raise h11.RemoteProtocolError("too much waits for an answer")
+
+    def _read_requests(self, time_ns: int) -> None:
         while True:
             event = self.requests.next_event()
             if isinstance(event, h11.Request):
@@ -63,10 +73,16 @@ class Connection:
     def _next_request(self) -> bool:
         """Answers for the server, as it were: h11 follows one exchange at a time."""
         if self.requests.our_state is not h11.SEND_RESPONSE:
-            return False  # it may switch to another protocol
-        self.requests.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+            return False
+        if self.current is not None and self.current["method"] == "CONNECT":
+            return False  # what comes next, its answer tells
+        return self._answer(200)
+
+    def _answer(self, status: int) -> bool:
+        self.requests.send(h11.Response(status_code=status, headers=[("content-length", "0")]))
         self.requests.send(h11.EndOfMessage())
-        return next_cycle(self.requests)
+        self.requests, more = next_cycle(self.requests)
+        return more
 
     def server_sent(self, data: bytes, time_ns: int) -> list[dict[str, Any]]:
         """The exchanges that are complete now."""
@@ -84,16 +100,32 @@ class Connection:
                     took_ms=round((time_ns - exchange["time_ns"]) / 1e6, 3),
                     **shown("response", event.headers),
                 )
+                if exchange["method"] == "CONNECT":
+                    if 200 <= event.status_code < 300:
+                        return [*done, self._switch()]
+                    if self._answer(event.status_code):
+                        self._read_requests(time_ns)
             elif isinstance(event, h11.Data):
                 exchange["response_bytes"] += len(event.data)
             elif isinstance(event, h11.EndOfMessage):
                 done.append(exchange)
                 self.begun = None
-                if not next_cycle(self.responses):
+                self.responses, more = next_cycle(self.responses)
+                if not more:
                     break
-            elif not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
+            elif not isinstance(event, h11.InformationalResponse):
                 break
+            elif event.status_code == 101:
+                exchange.update(status=101, response_bytes=0, **shown("response", event.headers))
+                return [*done, self._switch()]
         return done
+
+    def _switch(self) -> dict[str, Any]:
+        """From here on it is another protocol, or a tunnel's."""
+        assert self.begun is not None
+        exchange, self.begun, self.switched = self.begun, None, True
+        self.waiting.clear()  # what followed was no HTTP
+        return exchange
 
     def _asked(self) -> bool:
         """The parser of responses knows the request that the next one is for."""
@@ -114,12 +146,25 @@ class Connection:
         return self.server_sent(b"", self.begun["time_ns"])
 
 
-def next_cycle(parser: h11.Connection) -> bool:
-    """On to the next exchange; False if the connection closes with this one."""
-    if not (parser.our_state is h11.DONE and parser.their_state is h11.DONE):
-        return False
-    parser.start_next_cycle()
-    return True
+def parser(role: Any, data: bytes = b"") -> Any:
+    made = h11.Connection(role, max_incomplete_event_size=MAX_HEAD)
+    if data:
+        made.receive_data(data)
+    return made
+
+
+def next_cycle(done: Any) -> tuple[Any, bool]:
+    """The parser for the next exchange; False if there is none."""
+    states = {done.our_state, done.their_state}
+    if states == {h11.DONE}:
+        done.start_next_cycle()
+        return done, True
+    if states <= {
+        h11.DONE,
+        h11.MUST_CLOSE,
+    }:  # of HTTP/1.0, whose keep-alive h11 does not know; who closes sends no more
+        return parser(done.our_role, done.trailing_data[0]), True
+    return done, False
 
 
 def shown(whose: str, headers: Any) -> dict[str, str]:
@@ -155,7 +200,9 @@ class HttpLog(Middlebox):
     def _begin(self, flow: LiveFlow, data: memoryview) -> bool:
         """Is it HTTP? Told by the first line; until it is whole its bytes wait."""
         state = flow.state
-        head = (state.head or b"") + bytes(data[:MAX_HEAD])
+        head = ((state.head or b"") + bytes(data[:MAX_HEAD])).lstrip(b"\r\n")
+        if not head:
+            return False
         if REQUEST.match(head):
             state.connection, state.head = Connection(), None
             self._parse(flow, head)
@@ -181,6 +228,10 @@ class HttpLog(Middlebox):
             self._log(flow, connection.server_sent(bytes(data), flow.time_ns))
         except h11.ProtocolError:
             self._give_up(flow)
+            return
+        if connection.switched:
+            flow.state.connection = None
+            flow.stop()
 
     @on(GAP)
     def gap(self, flow: LiveFlow) -> None:
