@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #define PATIENCE_NS 200000000  /* how long a frame waits for a member that does not say how far it is */
-#define HOT_NS 2000000000     /* how long order is kept after the last frame that was handed over */
+#define HOT_NS 500000000      /* how long order is kept after the last frame that was handed over */
 #define BLOCKED_WAIT_NS 200000
 
 typedef struct member {
