@@ -39,7 +39,7 @@ void smos__datagram_whole(const smos_shard_t *s, smos__frame_t *f, smos__decoded
     memcpy(data, f->data, link);
     f->data = data;
     f->caplen = f->len = link + l->ip_len;
-    f->flags |= SMOS__FRAME_WHOLE;
+    f->flags |= SMOS__FRAME_WHOLE | SMOS__FRAME_JOINED;
     uint32_t id = smos__defrag_id(s->defrag);
     f->offload = (smos__offload_t){.gso_size = (uint16_t)smos__defrag_largest(s->defrag), .csum_start = (uint16_t)(id >> 16), .csum_offset = (uint16_t)id};
     for (int i = 0; i < d->layers; i++) d->layer[i].flags &= ~(uint32_t)SMOS__REASSEMBLED;

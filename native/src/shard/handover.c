@@ -50,7 +50,7 @@ static bool give(smos_shard_t *s, uint32_t worker, const smos__frame_t *frame, u
 {
     way_t *w = &s->handover->way[worker];
     smos__frame_t copy = *frame;
-    copy.flags |= flags;
+    copy.flags = (copy.flags & ~(uint32_t)SMOS__FRAME_JOINED) | flags;
     if (!smos__ring_push(w->ring, &copy)) return false;
     w->used = s->handover->any = true;
     return true;
@@ -150,22 +150,9 @@ static bool route_fragment(smos_shard_t *s, smos__frame_t *frame, smos__decoded_
 static bool is_relayed(const smos__decoded_t *d) { return d->layers == 1 && d->layer[0].flags & SMOS__ICMP_ERROR; }
 
 
-bool smos__handover_route(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t *d)
+static bool route_packet(smos_shard_t *s, const smos__frame_t *frame, const smos__decoded_t *d)
 {
     uint32_t me = s->config.worker;
-    if (frame->flags & SMOS__FRAME_ROUTED) return !(frame->flags & SMOS__FRAME_COPY);
-    if (frame->flags & SMOS__FRAME_HANDED) {
-        bool mine = !(frame->flags & SMOS__FRAME_COPY);
-        if (mine) SMOS__COUNT(s, packets_taken_over);
-        if (mine && d->fragments && !(frame->flags & SMOS__FRAME_CARRIES)) mine = route_fragment(s, frame, d);
-        return mine;
-    }
-    if (d->fragments) {
-        uint32_t to = home(s, d);
-        if (to == me) return route_fragment(s, frame, d);
-        d->layers = 0;
-        return give_away(s, to, frame, 0);
-    }
     uint32_t to = d->layers ? owner(s, &d->layer[d->layers - 1].tuple) : smos__owner(d->owner_hash, s->config.workers);
     if (is_relayed(d)) return to = owner(s, &d->layer[0].quoted), to == me || give_away(s, to, frame, 0);
     uint32_t given[SMOS__MAX_LAYERS * 2] = {to};
@@ -182,6 +169,27 @@ bool smos__handover_route(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
         }
     }
     return to == me || give_away(s, to, frame, 0);
+}
+
+
+bool smos__handover_route(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t *d)
+{
+    uint32_t me = s->config.worker;
+    if (frame->flags & SMOS__FRAME_ROUTED) return !(frame->flags & SMOS__FRAME_COPY);
+    if (frame->flags & SMOS__FRAME_HANDED) {
+        bool mine = !(frame->flags & SMOS__FRAME_COPY);
+        if (mine) SMOS__COUNT(s, packets_taken_over);
+        if (frame->flags & SMOS__FRAME_JOINED) return route_packet(s, frame, d);
+        if (mine && d->fragments && !(frame->flags & SMOS__FRAME_CARRIES)) mine = route_fragment(s, frame, d);
+        return mine;
+    }
+    if (d->fragments) {
+        uint32_t to = home(s, d);
+        if (to == me) return route_fragment(s, frame, d);
+        d->layers = 0;
+        return give_away(s, to, frame, 0);
+    }
+    return route_packet(s, frame, d);
 }
 
 

@@ -47,6 +47,7 @@ enum {
     SMOS__FRAME_ROUTED = 16,     /* others have what is theirs of it; with COPY it is one of theirs itself */
     SMOS__FRAME_TIED = 32,       /* handed: an ICMP error that the flow it is about has seen */
     SMOS__FRAME_WHOLE = 64,      /* a datagram that came in fragments, as one frame: it leaves in ones of offload.gso_size bytes of data; csum_start and csum_offset are its identification */
+    SMOS__FRAME_JOINED = 256,    /* WHOLE since this worker has it: wherever its last fragment came from, nobody has routed it yet */
     SMOS__FRAME_REDIRECTED = 128, /* handed: a module says that it belongs to one of this worker's flows */
     SMOS__FRAME_CARRIES = 8      /* handed: a last fragment; the last `token` bytes of data are the whole datagram in an Ethernet frame */
 };
