@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHON = ("tests/test_mos_faults.py", "tests/test_mos_faults_api.py")
 
 
-def tests() -> set[str]:
+def written_tests() -> set[str]:
     found: set[str] = set()
     for name in PYTHON:
         found |= set(re.findall(r"^def (test_(?:fault|retina)_\w+)", (ROOT / name).read_text("utf-8"), re.MULTILINE))
@@ -26,4 +26,4 @@ def test_each_fault_has_a_test_of_its_own_and_the_table_names_it() -> None:
     for fault, names in table.items():
         prefix = f"test_fault_{int(fault):02}_" if fault.isdigit() else f"test_retina_{fault}_"
         assert names and all(name.startswith(prefix) for name in names)
-    assert {name for names in table.values() for name in names} == tests()
+    assert {name for names in table.values() for name in names} == written_tests()
