@@ -9,6 +9,7 @@ from typing import Any
 from shardmos.errors import UsageError
 from shardmos.flow import Flow, make_flows, split_records
 from shardmos.workers.capture import check_workers, drive, make_config, source_paths, take_extras
+from shardmos.workers.shard import Shard
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -92,14 +93,14 @@ class FlowReader:
             yield from self._alone()
 
     def _alone(self) -> Iterator[list[Flow]]:
-        from shardmos.workers.host import attach
-        from shardmos.workers.shard import Shard
-
         shard = Shard(make_config(self._options, records=True))
         self._closers.append(shard)
         annotators = self._make_annotators()
-        for annotator in annotators:
-            attach(shard, annotator)
+        if annotators:
+            from shardmos.workers.host import attach
+
+            for annotator in annotators:
+                attach(shard, annotator)
         self._closers.extend(annotator for annotator in annotators if hasattr(annotator, "close"))
         if self._filter:
             shard.set_filter(self._filter)
