@@ -678,7 +678,7 @@ static void stage_decode(smos_shard_t *s, int i)
     }
     if (d->layers != 1) return;
     smos_tuple_t *tuple = &d->layer[0].tuple;
-    if (s->config.key == 0) tuple->vlan = 0, tuple->tunnel = 0;
+    if (s->config.key == 0 && (tuple->vlan | tuple->tunnel)) tuple->vlan = 0, tuple->tunnel = 0; /* else not touched: written in parts, the word that the hash reads next would have to wait for them */
     s->hashes[i] = smos__table_hash(&s->table, tuple);
     __builtin_prefetch(smos__table_bucket(&s->table, s->hashes[i]));
 }
@@ -702,6 +702,7 @@ static void stage_hint(smos_shard_t *s, int i)
     bool whole = s->tcp.detail & SMOS_DETAIL_RTT || s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST);
     const char *rest = whole ? c : f;
     for (size_t at = 0; at < history; at += LINE) __builtin_prefetch(rest + at, 1);
+    __builtin_prefetch(rest + (whole ? history - 1 : 0), 1); /* records do not begin with a line */
 }
 
 
