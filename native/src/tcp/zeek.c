@@ -14,20 +14,18 @@ enum {
 #define FAR_JUMP (1 << 20) /* a SYN or RST this far from the stream's end is not trusted to move it */
 #define POSITION ((UINT64_C(1) << 48) - 1)
 
-static void add_letter(char *history, int from, char letter)
+/* `end` is z->end[from]. */
+static void add_letter(smos__zeek_end_t *end, char *history, int from, char letter)
 {
-    size_t length = strnlen(history, SMOS_HISTORY_MAX - 1);
-    if (length + 1 < SMOS_HISTORY_MAX) {
-        history[length] = from == SMOS_CLIENT ? (char)(letter - 'a' + 'A') : letter;
-        history[length + 1] = '\0';
-    }
+    uint8_t *length = &end[-from].letters;
+    if (*length + 1 < SMOS_HISTORY_MAX) history[(*length)++] = from == SMOS_CLIENT ? (char)(letter - 'a' + 'A') : letter;
 }
 
 static void once(smos__zeek_end_t *end, char *history, int from, uint8_t bit, char letter)
 {
     if (!(end->seen & bit)) {
         end->seen |= bit;
-        add_letter(history, from, letter);
+        add_letter(end, history, from, letter);
     }
 }
 
@@ -37,16 +35,16 @@ static bool power_of_ten(uint32_t n)
     return n == 1 || n == 10 || n == 100 || n == 1000 || n == 10000;
 }
 
-static void count16(uint16_t *counter, char *history, int from, char letter)
+static void count16(smos__zeek_end_t *end, uint16_t *counter, char *history, int from, char letter)
 {
     if (*counter < UINT16_MAX && power_of_ten(++*counter))
-        add_letter(history, from, letter);
+        add_letter(end, history, from, letter);
 }
 
-static void count8(uint8_t *counter, char *history, int from, char letter)
+static void count8(smos__zeek_end_t *end, uint8_t *counter, char *history, int from, char letter)
 {
     if (*counter < UINT8_MAX && power_of_ten(++*counter))
-        add_letter(history, from, letter);
+        add_letter(end, history, from, letter);
 }
 
 static void enter(smos__zeek_end_t *end, unsigned state)
@@ -104,7 +102,7 @@ static void repeated(smos__zeek_end_t *end, char *history, int from, uint8_t bit
 {
     if (!(end->seen & bit) || moved) {
         end->seen |= bit;
-        add_letter(history, from, letter);
+        add_letter(end, history, from, letter);
     }
 }
 
@@ -153,7 +151,7 @@ static void take_seq(smos__zeek_end_t *end, char *history, const smos__zeek_segm
     else if (ahead > 0)
         end->last = (end->last + (uint32_t)ahead) & POSITION;
     else if (s->payload_len)
-        count16(&end->rexmits, history, s->from, 't');
+        count16(end, &end->rexmits, history, s->from, 't');
 }
 
 static void from_inactive(smos__zeek_end_t *end, smos__zeek_end_t *peer, const smos__zeek_segment_t *s)
@@ -223,7 +221,7 @@ void smos__zeek_init(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], bool flipp
     memset(z, 0, sizeof *z);
     memset(history, 0, SMOS_HISTORY_MAX);
     if (flipped)
-        history[0] = '^';
+        history[z->end[0].letters++] = '^';
 }
 
 /* What is left of smos__zeek_segment for data and acknowledgements between two established ends. */
@@ -237,7 +235,7 @@ static void established(smos__zeek_end_t *end, smos__zeek_end_t *peer, char *his
     if (ahead > 0)
         end->last = (end->last + (uint32_t)ahead) & POSITION;
     else if (s->payload_len)
-        count16(&end->rexmits, history, s->from, 't');
+        count16(end, &end->rexmits, history, s->from, 't');
 }
 
 void smos__zeek_segment(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], const smos__zeek_segment_t *s)
@@ -261,7 +259,7 @@ void smos__zeek_segment(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], const s
     else if (s->flags & SMOS__ACK)
         once(end, history, s->from, SAW_ACK, 'a');
     if (s->window == 0 && !(s->flags & SMOS__RST) && peer->state != SMOS__ZEEK_CLOSED && end->state != SMOS__ZEEK_RESET)
-        count16(&end->zero_windows, history, s->from, 'w');
+        count16(end, &end->zero_windows, history, s->from, 'w');
     if (s->flags & SMOS__FIN)
         end->seen |= FIN_COUNTED;
     uint64_t acked = peer->acked;
@@ -278,14 +276,14 @@ void smos__zeek_segment(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], const s
 
 void smos__zeek_bad_checksum(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], int from)
 {
-    count8(&z->end[from].checksums, history, from, 'c');
+    count8(&z->end[from], &z->end[from].checksums, history, from, 'c');
 }
 
 bool smos__zeek_gap(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], int sender)
 {
     if (!clean(&z->end[0]) || !clean(&z->end[1]))
         return false;
-    count8(&z->end[sender].gaps, history, sender, 'g');
+    count8(&z->end[sender], &z->end[sender].gaps, history, sender, 'g');
     return true;
 }
 

@@ -53,10 +53,10 @@ typedef struct smos__zeek_end {
     uint8_t state : 4, before : 4; /* smos__zeek_state; `before` is the state it came from */
     uint8_t seen;      /* letters given; SMOS__ZEEK_SAW_* in zeek.c */
     uint8_t hole;      /* a hole that the peer has not acknowledged yet waits for its letter */
-    uint8_t reserved;
+    uint8_t letters;   /* in the history: end[0]'s, for both */
 } smos__zeek_end_t;
 
-/* One cache line per flow; the text, char[SMOS_HISTORY_MAX], may lie elsewhere (it is touched only when a letter is added). */
+/* One cache line per flow; the text, char[SMOS_HISTORY_MAX], zeroed, may lie elsewhere (it is touched only when a letter is added). */
 typedef struct smos__zeek {
     smos__zeek_end_t end[2]; /* SMOS_CLIENT, SMOS_SERVER */
 } smos__zeek_t;
