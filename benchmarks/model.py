@@ -10,7 +10,9 @@ from instructions import instructions
 SHAPES = {
     "no module": (),
     "a module that wants none of it (GAP)": ("--unused",),
-    "1 handler of PKT_IN": ("--handlers", "1"),
+    "1 handler of PKT_IN": ("--together", "1"),
+    "8 handlers": ("--together", "8"),
+    "64 handlers": ("--together", "64"),
     "8 handlers, a socket each": ("--handlers", "8"),
     "64 handlers, a socket each": ("--handlers", "64"),
     "1 user-defined event": ("--predicates", "1"),

@@ -1,6 +1,7 @@
 /* model_run: one shard over a capture with a module of a given shape, for what the programming model costs; one JSON line.
  *
  *   --handlers N    N empty handlers of PKT_IN at the SENDER hook, each on a socket of its own
+ *   --together N    the same, all on one socket
  *   --predicates N  N user-defined events over PKT_IN, each with a filter that says yes and an empty handler
  *   --module FILE   a shared object, with --set NAME=VALUE, or NAME=@FILE, for its parameters
  *   --unused        a module that is called for GAP only: what nobody asked for
@@ -69,9 +70,9 @@ static void check(int status)
         fail(api->last_error(engine));
 }
 
-static void handler_of(smos_sock_t sock, uint32_t event)
+static void handler_of(smos_sock_t sock, uint32_t event, int number)
 {
-    check(api->register_handler(engine, sock, 0, event, SMOS_SENDER, SMOS_BOTH, empty, NULL));
+    check(api->register_handler(engine, sock, 0, event, SMOS_SENDER, SMOS_BOTH, empty, (void *)(uintptr_t)number));
 }
 
 static const char *parameter(char *text)
@@ -92,8 +93,8 @@ static const char *parameter(char *text)
 
 int main(int argc, char **argv)
 {
-    static const struct option known[] = {{"handlers", 1, NULL, 'h'}, {"predicates", 1, NULL, 'p'}, {"unused", 0, NULL, 'u'}, {"module", 1, NULL, 'm'}, {"set", 1, NULL, 's'}, {"register", 1, NULL, 'r'}, {"max-flows", 1, NULL, 'f'}, {0}};
-    int handlers = 0, predicates = 0, unused = 0, c;
+    static const struct option known[] = {{"handlers", 1, NULL, 'h'}, {"together", 1, NULL, 't'}, {"predicates", 1, NULL, 'p'}, {"unused", 0, NULL, 'u'}, {"module", 1, NULL, 'm'}, {"set", 1, NULL, 's'}, {"register", 1, NULL, 'r'}, {"max-flows", 1, NULL, 'f'}, {0}};
+    int handlers = 0, together = 0, predicates = 0, unused = 0, c;
     uint64_t max_flows = 1 << 20;
     const char *module = NULL, *params[8];
     int param_count = 0;
@@ -101,6 +102,7 @@ int main(int argc, char **argv)
     while ((c = getopt_long(argc, argv, "", known, NULL)) != -1)
         switch (c) {
         case 'h': handlers = atoi(optarg); break;
+        case 't': together = atoi(optarg); break;
         case 'p': predicates = atoi(optarg); break;
         case 'u': unused = 1; break;
         case 'm': module = optarg; break;
@@ -113,7 +115,7 @@ int main(int argc, char **argv)
         default: return 2;
         }
     if (optind != argc - 1)
-        return fputs("usage: model_run FILE [--handlers N | --predicates N | --unused | --register N | --module FILE [--set NAME=VALUE]...] [--max-flows N]\n", stderr), 2;
+        return fputs("usage: model_run FILE [--handlers N | --together N | --predicates N | --unused | --register N | --module FILE [--set NAME=VALUE]...] [--max-flows N]\n", stderr), 2;
     smos_config_t config;
     smos_config_default(&config);
     config.max_flows = max_flows;
@@ -131,7 +133,7 @@ int main(int argc, char **argv)
         if (fd >= 0)
             close(fd);
     }
-    if (handlers || predicates || unused || registrations) {
+    if (handlers || together || predicates || unused || registrations) {
         const smos_module_t manifest = {SMOS_MODULE_HEADER, .name = "model"};
         smos_box_t *old, *box = smos_box_create(shard, &manifest, "1", shard, NULL, error);
         if (!box)
@@ -141,12 +143,14 @@ int main(int argc, char **argv)
             smos_sock_t sock = 0;
             if (i)
                 check(api->socket(engine, SMOS_STREAM, &sock));
-            handler_of(sock, SMOS_PKT_IN);
+            handler_of(sock, SMOS_PKT_IN, 0);
         }
+        for (int i = 0; i < together; i++)
+            handler_of(0, SMOS_PKT_IN, i);
         for (int i = 0; i < predicates; i++) {
             uint32_t event;
             check(api->define_event(engine, SMOS_PKT_IN, yes, &i, sizeof i, &event));
-            handler_of(0, event);
+            handler_of(0, event, 0);
         }
         if (unused)
             check(api->register_handler(engine, 0, 0, SMOS_GAP, 0, SMOS_BOTH, empty, NULL));

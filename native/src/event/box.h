@@ -97,12 +97,14 @@ struct smos_box {
     void *library;         /* dlopen handle, NULL for the embedder's */
     int library_fd;
     bool embedded;         /* calls need the bracket (GIL) */
+    bool per_flow;         /* calls have a state or a context: it has state_size, or set a context */
     bool active;           /* committed: its calls come from the packet thread */
     uint32_t capacity;     /* of its sockets */
     smos__socket_t *sockets[SMOS_MAX_MODULES]; /* by the low byte of their number; 0 is the manifest's */
     uint32_t socket_turn;  /* high bytes of the next number */
     smos__definition_t *definitions; /* event SMOS_USER_EVENT + i */
     uint32_t definition_count;
+    bool undefined;        /* one of them was removed */
     smos_handler_t burst_end; /* NULL: none */
     void *burst_arg;
     smos__pending_t *pending;

@@ -66,6 +66,7 @@ int smos__undefine(smos_box_t *box, uint32_t event)
 {
     if (!smos__definition(box, event)) return -ENOENT;
     box->definitions[event - SMOS_USER_EVENT].users--;
+    box->undefined = true;
     return 0;
 }
 

@@ -10,6 +10,7 @@ int smos__events_init(smos__events_t *ev, smos__arena_t *arena)
     memset(ev, 0, sizeof *ev);
     ev->arena = arena;
     ev->sweep = SMOS__NO_FLOW;
+    ev->entered = true;
     return smos__sets_init(&ev->sets);
 }
 

@@ -24,38 +24,36 @@ static uint64_t cycles(void)
 }
 
 
-/* Takes the bracket, if a box needs it and the burst has it not yet. */
-static inline void enter(smos__events_t *ev, bool embedded)
+/* Takes the bracket, if a module needs it and the burst has it not yet. */
+static inline void take_bracket(smos__events_t *ev, bool needed)
 {
-    if (embedded && !ev->entered && ev->enter) {
-        ev->entered = true;
-        ev->enter(ev->bracket);
-    }
+    if (!needed || ev->entered) return;
+    ev->entered = true;
+    ev->enter(ev->bracket);
 }
 
 
-/* `counted` is the counter of the event; one call in SMOS__CYCLE_SAMPLE is timed. */
-static inline void call_handler(smos_box_t *box, uint64_t *counted, smos_handler_t handler, const smos_call_t *call)
+void smos__events_time_call(smos_box_t *box, smos_handler_t handler, const smos_call_t *call)
 {
-    if (__builtin_expect(++*counted % SMOS__CYCLE_SAMPLE != 0, 1)) {
-        handler(box->self, call);
-    } else {
-        uint64_t start = cycles();
-        handler(box->self, call);
-        box->stats.cycles += (cycles() - start) * SMOS__CYCLE_SAMPLE;
-    }
+    uint64_t start = cycles();
+    handler(box->self, call);
+    box->stats.cycles += (cycles() - start) * SMOS__CYCLE_SAMPLE;
+}
+
+
+static bool raised(const smos__events_t *ev, uint32_t event)
+{
+    for (int i = 0; i < ev->raised_count; i++)
+        if (ev->raised[i] == event) return true;
+    return false;
 }
 
 
 static bool happened(smos__events_t *ev, const smos__route_t *r, const smos_call_t *call)
 {
     const smos_box_t *box = r->box;
-    if (!box->definitions[r->id - SMOS_USER_EVENT].users) return false; /* removed */
-    if (r->kind == SMOS__RAISED) {
-        for (int i = 0; i < ev->raised_count; i++)
-            if (ev->raised[i] == r->id) return true;
-        return false;
-    }
+    if (box->undefined && !box->definitions[r->id - SMOS_USER_EVENT].users) return false;
+    if (r->kind == SMOS__RAISED) return raised(ev, r->id);
     if (!r->depth) ev->raised_count = 0;
     ev->predicate = r;
     int yes = r->call.predicate(box->self, call);
@@ -64,89 +62,42 @@ static bool happened(smos__events_t *ev, const smos__route_t *r, const smos_call
 }
 
 
-static void set_place(const smos__route_t *r, uint32_t flow, smos_call_t *call)
-{
-    const smos_box_t *box = r->box;
-    const smos__socket_t *socket = r->socket;
-    if (flow != SMOS__NO_FLOW) {
-        call->state = box->state ? box->state + (size_t)flow * box->module.state_size : NULL;
-        call->context = socket->watches ? socket->watches[flow].context : NULL;
-    } else {
-        call->state = NULL;
-        call->context = socket->context;
-    }
-}
-
-
-_Static_assert(offsetof(smos_call_t, arg) - offsetof(smos_call_t, id) == offsetof(smos__route_t, arg) - offsetof(smos__route_t, id) &&
-               offsetof(smos_call_t, sock) - offsetof(smos_call_t, id) == offsetof(smos__route_t, number) - offsetof(smos__route_t, id), "copied in one piece");
-
 /* Stops where a handler drops the packet. */
-static void walk(smos__events_t *ev, const smos__route_t *r, const smos__route_t *end, uint32_t flow, smos_call_t *call)
+static inline __attribute__((always_inline)) void walk(smos__events_t *ev, const smos__route_t *r, const smos__route_t *end, uint32_t flow, smos_call_t *call)
 {
-    const uint8_t side = (uint8_t)(1 << call->side), hook = call->hook ? call->hook : 0xff;
+    const uint8_t side = (uint8_t)(1 << call->side), hook = call->hook ? call->hook : SMOS__HOOKLESS;
     const unsigned event = call->event;
     ev->placed = NULL;
     for (; r < end; r++) {
-        if (!(r->sides & side) || !(r->hooks & hook || !r->hooks) || (ev->closed && r->socket->closed)) {
+        if (!(r->sides & side) || !(r->hooks & hook) || (ev->closed && r->socket->closed)) {
             r += r->skip;
             continue;
         }
-        ev->current = r->box;
-        ev->crumb->module = (uint32_t)r->slot + 1;
-        memcpy(&call->id, &r->id, offsetof(smos_call_t, context) - offsetof(smos_call_t, id));
         if (r->socket != ev->placed) {
-            set_place(r, flow, call);
+            smos__events_place(ev, r, flow, call);
             ev->placed = r->socket;
         }
+        smos__events_show_route(r, call);
         if (r->kind == SMOS__CALL)
-            call_handler(r->box, &r->box->stats.event_calls[event], r->call.handler, call);
+            smos__events_count_call(ev->current, event, r->call.handler, call);
         else if (!happened(ev, r, call))
             r += r->skip;
         if (ev->dropped && ev->in_packet) {
-            r->box->stats.drops++;
+            ev->current->stats.drops++;
             break;
         }
     }
-    ev->current = NULL;
-    ev->crumb->module = 0;
+    smos__events_end_call(ev);
 }
 
 
-/* The usual case, said shorter: one handler, which is wanted here. */
-static void call_only(smos__events_t *ev, const smos__route_t *r, uint32_t flow, smos_call_t *call)
+void smos__events_walk(smos__events_t *ev, smos__set_t *s, uint32_t flow, smos_call_t *call)
 {
-    smos_box_t *box = r->box; /* r may be gone after the call: the handler may move the flow to another set */
-    ev->current = box;
-    ev->crumb->module = (uint32_t)r->slot + 1;
-    memcpy(&call->id, &r->id, offsetof(smos_call_t, context) - offsetof(smos_call_t, id));
-    set_place(r, flow, call);
-    call_handler(box, &box->stats.event_calls[call->event], r->call.handler, call);
-    ev->current = NULL;
-    ev->crumb->module = 0;
-    if (ev->dropped && ev->in_packet) box->stats.drops++;
-}
-
-
-void smos__events_raise(smos__events_t *ev, uint32_t flow, smos_call_t *call)
-{
-    const smos__flow_t *f = &ev->arena->hot[flow];
-    uint16_t index = f->set;
-    smos__set_t *s = &ev->sets.set[index];
-    const unsigned event = call->event, first = s->first[event];
-    call->flow = smos__flow_handle(ev->arena, flow);
-    call->tuple = &f->tuple;
-    call->existing = (f->flags & SMOS__FLOW_EXISTING) / SMOS__FLOW_EXISTING;
-    ev->crumb->flow = call->flow;
-    enter(ev, s->embedded);
-    if (s->only & SMOS_BIT(event) && !ev->closed) {
-        call_only(ev, &s->routes[first], flow, call);
-        return;
-    }
+    take_bracket(ev, s->embedded);
     const smos__route_t *routes = call->packet && call->packet->from == SMOS_SERVER ? s->back : s->routes;
     s->refs++; /* a handler may move the flow to another set */
-    walk(ev, routes + first, routes + s->first[event + 1], flow, call);
-    smos__set_release(&ev->sets, index);
+    walk(ev, routes + s->first[call->event], routes + s->first[call->event + 1], flow, call);
+    smos__set_release(&ev->sets, (uint16_t)(s - ev->sets.set));
 }
 
 
@@ -173,7 +124,7 @@ static void raise_template(smos__events_t *ev, const smos__socket_t *socket, smo
     smos__set_t *s = &ev->sets.set[index];
     if (!(s->mask[0][call->side] & SMOS_BIT(call->event)) && !(s->mask[SMOS_SENDER][call->side] & SMOS_BIT(call->event))) return;
     s->refs++;
-    enter(ev, s->embedded);
+    take_bracket(ev, s->embedded);
     walk(ev, s->routes + s->first[call->event], s->routes + s->first[call->event + 1], SMOS__NO_FLOW, call);
     smos__set_release(&ev->sets, index);
 }
@@ -205,7 +156,7 @@ void smos__events_raise_raw(smos__events_t *ev, smos_call_t *call, const uint8_t
 void smos__events_call(smos__events_t *ev, smos_box_t *box, uint32_t flow, smos_handler_t handler, smos_call_t *call)
 {
     smos_box_t *before = ev->current;
-    enter(ev, box->embedded);
+    take_bracket(ev, box->embedded);
     ev->current = box;
     if (flow != SMOS__NO_FLOW) {
         call->flow = smos__flow_handle(ev->arena, flow);
@@ -215,7 +166,7 @@ void smos__events_call(smos__events_t *ev, smos_box_t *box, uint32_t flow, smos_
     }
     ev->crumb->module = (uint32_t)(box->sockets[0] && box->sockets[0]->slot >= 0 ? box->sockets[0]->slot + 1 : 0);
     ev->crumb->flow = call->flow;
-    call_handler(box, &box->stats.event_calls[CALLED_BACK], handler, call);
+    smos__events_count_call(box, CALLED_BACK, handler, call);
     ev->crumb->module = 0;
     ev->current = before;
 }
@@ -248,7 +199,7 @@ void smos__events_end_burst(smos__events_t *ev, int64_t now_ns)
         smos__socket_free(ev->closed);
         ev->closed = next;
     }
-    if (ev->entered) {
+    if (ev->entered && ev->leave) {
         ev->entered = false;
         ev->leave(ev->bracket);
     }

@@ -151,7 +151,7 @@ static smos__route_t *next_route(layout_t *l)
 
 static smos__route_t route_of(const layout_t *l, uint32_t event, int depth)
 {
-    return (smos__route_t){.id = event, .number = l->socket->number, .socket = l->socket, .box = l->socket->box, .kind = SMOS__CALL, .depth = (uint8_t)(depth < 255 ? depth : 255), .slot = l->member->slot};
+    return (smos__route_t){.id = event, .number = l->socket->number, .socket = l->socket, .box = l->socket->box, .kind = SMOS__CALL, .depth = (uint8_t)(depth < 255 ? depth : 255), .slot = (uint8_t)(l->member->slot + 1)};
 }
 
 
@@ -168,7 +168,7 @@ static void lay_calls(layout_t *l, uint32_t event, uint32_t root, int depth)
         *r = route_of(l, event, depth);
         r->call.handler = e->call;
         r->arg = e->arg;
-        r->hooks = e->hooks;
+        r->hooks = e->hooks ? e->hooks : SMOS__HOOKLESS;
         r->sides = sides;
     }
 }
@@ -204,7 +204,10 @@ static void note_mask(smos__set_t *s, uint32_t event, const smos__route_t *r)
 {
     for (int side = 0; side < 2; side++) {
         if (!(r->sides & 1 << side)) continue;
-        if (!r->hooks) s->mask[0][side] |= SMOS_BIT(event);
+        if (r->hooks == SMOS__HOOKLESS) {
+            s->mask[0][side] |= SMOS_BIT(event);
+            continue;
+        }
         if (r->hooks & SMOS_SENDER) s->mask[SMOS_SENDER][side] |= SMOS_BIT(event);
         if (r->hooks & SMOS_RECEIVER) s->mask[SMOS_RECEIVER][side] |= SMOS_BIT(event);
     }

@@ -27,6 +27,8 @@ typedef struct smos__member {
     smos__plan_t *plan; /* held by the set */
 } smos__member_t;
 
+#define SMOS__HOOKLESS 0xff
+
 typedef enum smos__route_kind { SMOS__CALL, SMOS__PREDICATE, SMOS__RAISED } smos__route_kind_t;
 
 /* One step of an event's walk: a handler, or a user-defined event whose own steps follow and are skipped where it did not happen. */
@@ -42,10 +44,10 @@ typedef struct smos__route {
     smos_box_t *box;
     uint16_t skip;       /* steps under it */
     uint8_t sides;
-    uint8_t hooks;       /* of what is under it, too */
+    uint8_t hooks;       /* of what is under it, too; SMOS__HOOKLESS where its event has none */
     uint8_t kind;
     uint8_t depth;       /* 0: right under the built-in event; stops at 255 */
-    uint8_t slot;
+    uint8_t slot;        /* plus 1, as in the breadcrumb */
 } smos__route_t;
 
 typedef struct smos__set {

@@ -72,6 +72,7 @@ smos_box_t *smos__box_make(const smos_module_t *m, const char *version, uint32_t
             return smos__box_destroy(box), NULL;
         }
         box->state = state;
+        box->per_flow = true;
     }
     return box;
 }

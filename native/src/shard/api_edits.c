@@ -24,7 +24,6 @@ static int begin(smos__caller_t *c, smos_engine_t *engine)
 /* The handlers' view of the packet follows. */
 static void show(smos_shard_t *s)
 {
-    s->packet_filled = false;
     smos__show_packet(s);
 }
 

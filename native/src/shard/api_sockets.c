@@ -219,6 +219,7 @@ int smos__api_set_context(smos_engine_t *engine, smos_sock_t sock, smos_flow_t f
     if (status) return smos__failed(&c, "set_context", status);
     if (!flow) {
         c.socket->context = context;
+        c.socket->box->per_flow = true;
         return 0;
     }
     smos__watch_t *w = smos__socket_watch(c.socket, c.flow);

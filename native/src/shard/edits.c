@@ -101,7 +101,7 @@ int smos__edit_begin(smos_shard_t *s)
     e->frame.data = e->buffer;
     smos__rewrite_move(l, f->data, e->buffer);
     s->frame = &e->frame;
-    s->packet_filled = false;
+    s->shown = SMOS__NO_FLOW;
     e->active = true;
     return 0;
 }

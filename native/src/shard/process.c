@@ -18,6 +18,20 @@ _Static_assert(SMOS__DECODED >= 2 * PREFETCH + 1, "a packet's layers are kept un
 static void fill_packet(smos_shard_t *s);
 
 
+/* What all events of the packet have in common. */
+static inline void show(smos_shard_t *s, const smos__flow_t *f, uint32_t flow)
+{
+    smos_call_t *call = &s->call;
+    call->flow = s->crumb->flow = smos__flow_handle(&s->arena, flow);
+    call->tuple = &f->tuple;
+    call->time_ns = s->now_ns;
+    call->existing = (f->flags & SMOS__FLOW_EXISTING) / SMOS__FLOW_EXISTING;
+    call->packet = s->events.in_packet ? &s->packet : NULL;
+    s->shown = s->events.in_packet ? flow : SMOS__NO_FLOW;
+    if (s->events.in_packet) fill_packet(s);
+}
+
+
 void smos__show_packet(smos_shard_t *s)
 {
     fill_packet(s);
@@ -28,24 +42,24 @@ void smos__show_packet(smos_shard_t *s)
 static inline void raise(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
 {
     smos_call_t *call = &s->call;
-    if (s->events.in_packet && !s->packet_filled) fill_packet(s);
-    call->packet = s->events.in_packet ? &s->packet : NULL;
-    call->time_ns = s->now_ns;
+    const smos__flow_t *f = &s->arena.hot[flow];
+    if (s->shown != flow) show(s, f, flow);
     call->detail = detail;
     call->event = (uint8_t)what;
     call->side = (uint8_t)(what >> 8);
     call->hook = (uint8_t)(what >> 16);
-    smos__events_raise(&s->events, flow, call);
+    smos__events_raise(&s->events, f, flow, call, (uint8_t)what);
 }
 
 
-void smos__raise_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
+/* Not inlined: whoever has no module does not pay for the registers that this needs. */
+__attribute__((noinline)) void smos__raise_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
 {
     raise(s, flow, what, detail);
 }
 
 
-void smos__raise_bytes_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+__attribute__((noinline)) void smos__raise_bytes_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
 {
     s->call.data = data;
     s->call.length = length;
@@ -202,7 +216,6 @@ static void fill_packet(smos_shard_t *s)
     p->from = (uint8_t)s->from;
     p->number = frame->number;
     if (__builtin_expect(l->tuple.proto != TCP, 0)) p->seq = p->ack = p->window = p->urgent = p->tcp_flags = 0;
-    s->packet_filled = true;
 }
 
 
@@ -396,7 +409,6 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
     s->frame = frame;
     s->layer = l;
     s->from = from;
-    s->packet_filled = false;
     e->packets++;
     if (__builtin_expect(s->can_send, 0) && e->packets == 1) smos__edit_note_link(s, i, frame, l, from);
     const uint32_t came = l->payload_len;
@@ -431,7 +443,7 @@ static smos__counter_t process_layer(smos_shard_t *s, const smos__frame_t *frame
         s->verdict = SMOS__DROP;
     }
     s->events.in_packet = false;
-    s->flow = SMOS__NO_FLOW;
+    s->flow = s->shown = SMOS__NO_FLOW;
     if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
         /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
         if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);
@@ -544,7 +556,6 @@ static void raise_raw(smos_shard_t *s, const smos__frame_t *frame, const smos__l
         fill_packet(s);
     } else {
         s->packet = (smos_packet_t){.frame = frame->data, .caplen = frame->caplen, .len = frame->len, .time_ns = frame->time_ns, .number = frame->number};
-        s->packet_filled = true;
     }
     smos_call_t call = {.packet = &s->packet, .tuple = l ? &l->tuple : NULL, .time_ns = s->now_ns, .event = SMOS_PKT_IN, .side = SMOS_CLIENT};
     s->events.in_packet = s->in_raw = true;

@@ -84,14 +84,14 @@ struct smos_shard {
     const smos__frame_t *frame;
     const smos__layer_t *layer;
     int from;
-    bool packet_filled;
+    uint32_t shown;     /* the flow that `call` and `packet` show; SMOS__NO_FLOW, and always outside of packets: to be filled */
     bool can_send;      /* the port sends packets of our own */
     uint32_t sent_before; /* the sender's highest number before this packet (TCP) */
     bool in_raw, redirected; /* PKT_IN of raw sockets is under way; it goes to the owner of `redirect` */
     smos_tuple_t redirect;
     bool nested;        /* it lies in a tunnel, or has one in it */
     smos_call_t call;     /* the event under way: no handler's call raises another */
-    smos_packet_t packet; /* as handlers see it, filled when the first one is called */
+    smos_packet_t packet; /* as handlers see it */
     uint32_t flow;      /* its flow, SMOS__NO_FLOW outside */
     int64_t anomaly_second; /* event rate limit */
     uint32_t anomaly_budget;
