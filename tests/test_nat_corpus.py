@@ -6,8 +6,6 @@ it gets are learned; for the second they are sent to these names, and must come 
 
 from __future__ import annotations
 
-import json
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,55 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from renaming import Name, link_bytes, names_of, packed, renamed_error, renamed_frame, sums_right
+from real_captures import Record, candidates, records, translatable, write
+from renaming import Name, link_bytes, names_of, packed, renamed_error, renamed_frame
 
 import shardmos as sm
 
 POOL = [f"198.18.0.{last}" for last in range(1, 5)]
-LARGEST = 4 << 20
-Record = tuple[bytes, bytes]  # the header of a record, the frame
 Connection = tuple[int, Name, Name]
-
-
-def records(path: Path) -> list[Record] | None:
-    """Of a plain little-endian Ethernet capture that has all bytes of its frames; None for any other."""
-    data = path.read_bytes()
-    if len(data) < 24 or data[:4] not in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1"):
-        return None
-    if struct.unpack_from("<I", data, 20)[0] != 1:
-        return None
-    out, at = [], 24
-    while at + 16 <= len(data):
-        size, length = struct.unpack_from("<II", data, at + 8)
-        if size != length or at + 16 + size > len(data):
-            return None
-        out.append((data[at : at + 16], data[at + 16 : at + 16 + size]))
-        at += 16 + size
-    return out
-
-
-def translatable(frame: bytes) -> bool:
-    """A whole datagram of TCP, UDP or echo over IPv4 whose checksums are right."""
-    if len(frame) < 34:
-        return False
-    link = link_bytes(frame)
-    ip = frame[link:]
-    if (
-        frame[link - 2 : link] != b"\x08\0"
-        or len(ip) < 28
-        or ip[0] >> 4 != 4
-        or struct.unpack_from("!H", ip, 6)[0] & 0x3FFF
-    ):
-        return False
-    header, total = (ip[0] & 15) * 4, struct.unpack_from("!H", ip, 2)[0]
-    least = {6: 20, 17: 8, 1: 8}.get(ip[9])
-    if least is None or header < 20 or not header + least <= total <= len(ip) or ip[16] >= 224:
-        return False
-    if ip[9] == 6 and not 20 <= (ip[header + 12] >> 4) * 4 <= total - header:
-        return False
-    if ip[9] == 17 and struct.unpack_from("!H", ip, header + 4)[0] != total - header:
-        return False
-    return (ip[9] != 1 or ip[header] in (0, 8)) and sums_right(ip)
 
 
 def connection_of(frame: bytes) -> Connection:
@@ -145,11 +101,6 @@ class Pass:
         return False
 
 
-def write(path: Path, head: bytes, kept: list[Record]) -> Path:
-    path.write_bytes(head + b"".join(header + frame for header, frame in kept))
-    return path
-
-
 def out_of(path: Path) -> list[bytes]:
     return [frame for _, frame in records(path) or []]
 
@@ -191,12 +142,6 @@ def round_trip(path: Path, scratch: Path) -> dict[str, Any] | None:
     missing = sum((Counter(originals) - back).values())
     workers = sm.run(scratch / "answers.pcap", spec, workers=2)["counters"]
     return {"out": second.out, "back": second.back, "missing": missing, "stray": told["drop_stray"], "workers": workers}
-
-
-def candidates(corpus: Path) -> list[Path]:
-    lines = [json.loads(line) for line in (corpus / "INDEX.jsonl").read_text().splitlines()]
-    paths = [corpus / next(str(line[key]) for key in ("path", "file", "capture") if key in line) for line in lines]
-    return sorted({path for path in paths if path.is_file() and path.stat().st_size <= LARGEST})
 
 
 def check_all(paths: list[Path], scratch: Path, most: int) -> None:
