@@ -26,7 +26,7 @@ def records(path: Path) -> list[Record] | None:
             return None
         out.append((data[at : at + 16], data[at + 16 : at + 16 + size]))
         at += 16 + size
-    return out
+    return out if at == len(data) else None
 
 
 def translatable(frame: bytes) -> bool:

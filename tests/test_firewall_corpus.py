@@ -13,6 +13,8 @@ import pytest
 from real_captures import candidates, records, translatable
 from renaming import Name, link_bytes, names_of
 
+import shardmos.middleboxes
+from shardmos.control.compile import compile_c
 from shardmos.run import execute
 from shardmos.workers.load import load
 
@@ -60,7 +62,15 @@ def busiest_server(frames: list[bytes]) -> Server | None:
     return count.most_common(1)[0][0] if count else None
 
 
-def check(path: Path, scratch: Path) -> bool:
+@pytest.fixture(scope="module")
+def firewall(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once."""
+    built = tmp_path_factory.mktemp("built") / "firewall.so"
+    built.write_bytes(compile_c(str(Path(shardmos.middleboxes.__path__[0]) / "firewall.c")))
+    return built
+
+
+def check(path: Path, scratch: Path, firewall: Path) -> bool:
     """False: the capture is none for this test."""
     came = [frame for _, frame in records(path) or []]
     if not came or not all(map(plain, came)):
@@ -78,7 +88,7 @@ def check(path: Path, scratch: Path) -> bool:
     ):
         (scratch / "rules").write_text(rules)
         result = execute(
-            path, [load(f"firewall:rules=@{scratch / 'rules'}:default={default}")], write=str(scratch / "out.pcap")
+            path, [load(f"{firewall}:rules=@{scratch / 'rules'}:default={default}")], write=str(scratch / "out.pcap")
         )
         counters, left = result.summaries[0]["counters"], [frame for _, frame in records(scratch / "out.pcap") or []]
         if line is None:
@@ -93,11 +103,11 @@ def check(path: Path, scratch: Path) -> bool:
     return True
 
 
-def test_a_server_is_forbidden_in_a_sample_of_real_captures(corpus: Path, tmp_path: Path) -> None:
-    assert sum(check(path, tmp_path) for path in candidates(corpus)[::9]) >= 10
+def test_a_server_is_forbidden_in_a_sample_of_real_captures(corpus: Path, tmp_path: Path, firewall: Path) -> None:
+    assert sum(check(path, tmp_path, firewall) for path in candidates(corpus)[::9]) >= 10
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.conformance
-def test_a_server_is_forbidden_in_all_real_captures(corpus: Path, tmp_path: Path) -> None:
-    assert sum(check(path, tmp_path) for path in candidates(corpus)) >= 100
+def test_a_server_is_forbidden_in_all_real_captures(corpus: Path, tmp_path: Path, firewall: Path) -> None:
+    assert sum(check(path, tmp_path, firewall) for path in candidates(corpus)) >= 100

@@ -1,4 +1,4 @@
-"""The firewall and packets that are not plain: fragments, tunnels, ICMP errors, other protocols; and real captures."""
+"""The firewall and packets that are not plain: fragments, tunnels, ICMP errors, other protocols."""
 
 from __future__ import annotations
 

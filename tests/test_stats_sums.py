@@ -20,7 +20,7 @@ REASONS = ("not_ip", "malformed", "truncated", "linktype", "filtered", "no_memor
 PLACES = ("packets_flow", "packets_orphan", "packets_fragment", *(f"passed_{why}" for why in REASONS))
 DROPS = tuple(f"drop_{why}" for why in REASONS)
 LATER = {
-    "drop_verdict", "drop_handover", "drop_reset_flow",
+    "drop_verdict", "drop_handover", "drop_reset_flow", "drop_resting",
     "drop_transmit_full", "drop_transmit_refused", "drop_transmit_size",
 }  # fmt: skip
 
