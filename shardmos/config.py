@@ -150,7 +150,7 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
             _one_of("auto", "native", "generic"), "auto", "AF_XDP: in the device's driver, or in Linux behind it"),
         "promiscuous": Option(_flag, False, "passive: see frames to other stations too (--promiscuous)"),
         "fail": Option(
-            _one_of("closed", "open"), "closed", "a pair's packet that killed two workers: open passes it on unseen"),
+            _one_of("closed", "open"), "closed", "a pair whose modules kill workers: open passes on all meanwhile"),
         "refuse": Option(_refusals, [], "what a pair does not pass on: not-ip, malformed"),
         "busy_poll": Option(_flag, False, "never sleep; costs a whole core per worker (--busy-poll)"),
         "fanout": Option(

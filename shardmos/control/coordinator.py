@@ -24,8 +24,9 @@ from shardmos.control.events import Publisher
 from shardmos.control.lock import NameLock
 from shardmos.control.protocol import ProtocolError
 from shardmos.control.rollout import Rollout
+from shardmos.control.slot import Slot
 from shardmos.control.stats import add_counters, sum_modules
-from shardmos.control.supervisor import Slot, Supervisor
+from shardmos.control.supervisor import Supervisor
 from shardmos.errors import ModuleError, ShardmosError
 
 MAX_AT_WORK = 64  # commands being worked on; more wait in ZeroMQ's bounded queue
@@ -184,7 +185,7 @@ class Coordinator:
         while True:
             if await self.publisher.take_subscription():
                 wanted = {"publish": self.publisher.wanted()}
-                slots = [slot for slot in self.supervisor.slots if slot.alive]
+                slots = [slot for slot in self.supervisor.slots if slot.answers]
                 asked = [self.supervisor.ask(slot, "publish", wanted, 5.0) for slot in slots]
                 await asyncio.gather(*asked, return_exceptions=True)
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from shardmos.control.artefact import Artefact, content_version, kind_of
 from shardmos.control.compile import compile_c
-from shardmos.control.supervisor import Slot, Supervisor, WorkerGone
+from shardmos.control.slot import Slot
+from shardmos.control.supervisor import Supervisor, WorkerGone
 from shardmos.errors import ModuleError, ShardmosError
 
 MAX_MODULES = 64  # SMOS_MAX_MODULES
@@ -42,13 +43,14 @@ class Rollout:
         self.modules: dict[str, Module] = {}
 
     async def bring_up(self, slot: Slot, publish: list[str]) -> list[str]:
-        """Gives a new worker the desired state; returns what it refused. Its packets begin here."""
+        """Gives a new or rested worker the desired state; returns what it refused. Its packets begin here."""
         async with self._lock:
-            modules = [module.current.to_worker() for module in self.modules.values()]
-            args = {"modules": modules, "publish": publish}
+            rests = slot.rests
+            modules = [] if rests else [module.current.to_worker() for module in self.modules.values()]
+            args = {"modules": modules, "publish": publish, "closed": rests == "closed"}
             answer = await self._supervisor.ask(slot, "start", args, self._prepare_seconds)
-            if slot.state == "ready":  # before the lock is given up: the next push must reach it
-                slot.state = "running"
+            if slot.state in ("ready", "resting"):  # before the lock is given up: the next push must reach it
+                slot.state = "resting" if rests else "running"
             return list(answer["refused"])
 
     async def push(self, file: str, content: bytes, params: dict[str, str], rename: str | None) -> dict[str, Any]:
@@ -76,10 +78,11 @@ class Rollout:
         """Takes a module out on all workers."""
         async with self._lock:
             module = self._module(name)
-            slots = self._slots()
+            slots = [slot for slot in self._supervisor.slots if slot.alive]  # where there is none, it is in none
             del self.modules[name]
             answers = await self._on_all(slots, "remove", {"name": name}, COMMIT_SECONDS)
             self._end_the_diverged(slots, answers)
+            self._supervisor.end_rests()
             pauses = [answer["pause_ns"] for answer in answers if isinstance(answer, dict)]
             return {"name": name, "version": module.current.version, "pause_ns": pauses, "workers": len(pauses)}
 
@@ -103,6 +106,10 @@ class Rollout:
             await self._on_all(slots, "abort", {"push": push}, COMMIT_SECONDS)
             raise
         replaced = self._record(name, artefact, back)
+        resting = [slot for slot in slots if slot.state == "resting"]
+        slots = [slot for slot in slots if slot not in resting]
+        await self._on_all(resting, "abort", {"push": push}, COMMIT_SECONDS)  # they begin with what is desired now
+        self._supervisor.end_rests()
         answers = await self._on_all(slots, "commit", {"push": push}, COMMIT_SECONDS)
         self._end_the_diverged(slots, answers)
         pauses = [answer["pause_ns"] for answer in answers if isinstance(answer, dict)]
@@ -121,7 +128,7 @@ class Rollout:
     def _agreed_name(self, slots: list[Slot], answers: list[Any], artefact: Artefact) -> str:
         for slot, answer in zip(slots, answers, strict=True):
             if isinstance(answer, WorkerGone):
-                if slot.alive:  # it hangs in the module's own code, which no thread can be stopped in
+                if slot.answers:  # it hangs in the module's own code, which no thread can be stopped in
                     self._supervisor.kill(slot)
                 raise ModuleError(f"module {artefact.file}: {answer}; nothing was changed")
             if isinstance(answer, BaseException):
@@ -154,7 +161,7 @@ class Rollout:
                 self._supervisor.kill(slot)
 
     def _slots(self) -> list[Slot]:
-        slots = [slot for slot in self._supervisor.slots if slot.alive]
+        slots = [slot for slot in self._supervisor.slots if slot.answers]
         if not slots:
             raise ShardmosError("no worker runs just now; try again in a moment")
         return slots

@@ -17,10 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
@@ -31,14 +28,12 @@ from shardmos.control.affinity import Plan
 from shardmos.control.handover import Handover
 from shardmos.control.ports import Ports
 from shardmos.control.protocol import MAX_TRANSPORT, ProtocolError, bind_private, pack, unpack
-from shardmos.control.rights import Rights, find_user, rights_of
+from shardmos.control.rights import find_user
+from shardmos.control.slot import Slot, Spare
 from shardmos.control.stats import WorkerStats, read_breadcrumb
 from shardmos.errors import ShardmosError
 
 STOP_SECONDS = 1.2
-RESTART_WINDOW = 60.0
-_AT_ONCE = 3  # deaths within the window after which a worker is started again without a pause
-_FIRST_DELAY, _LONGEST_DELAY = 0.05, 10.0
 _BATCH_HWM = 64
 _RINGS_SECONDS = 15.0
 _FAILED_EXIT = 3  # of shardmos.workers.worker; that module needs the native library, this one does not
@@ -48,48 +43,6 @@ log = logging.getLogger("shardmos")
 
 class WorkerGone(ShardmosError):
     """The worker died, or did not answer in time."""
-
-
-@dataclass(eq=False, slots=True)
-class Slot:
-    """A place for a worker; the process in it may change."""
-
-    index: int
-    core: int
-    fds: dict[str, int]
-    stats: WorkerStats
-    ring_fd: int | None = None
-    state: str = "starting"  # starting, ready, running, ended, failed, dead
-    process: subprocess.Popen[bytes] | None = None
-    liveness: socket.socket | None = None
-    identity: bytes = b""
-    restarts: int = 0
-    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=32))
-    message: str = ""
-    sent: dict[str, int] = field(default_factory=dict)
-    sent_before: dict[str, int] = field(default_factory=dict)
-    pending: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
-
-    @property
-    def alive(self) -> bool:
-        return self.state in ("running", "ended")
-
-    def rights(self) -> Rights | None:
-        """What its process may; None while there is none."""
-        return rights_of(self.process.pid) if self.process is not None and self.process.returncode is None else None
-
-    def queues(self) -> dict[str, int]:
-        """What it sent and lost on the way to the coordinator, over all its lives."""
-        return {key: self.sent.get(key, 0) + self.sent_before.get(key, 0) for key in {**self.sent, **self.sent_before}}
-
-
-@dataclass(eq=False, slots=True)
-class Spare:
-    """A process that may become a worker; then `slot` says which."""
-
-    process: subprocess.Popen[bytes]
-    line: socket.socket
-    slot: Slot | None = None
 
 
 class Supervisor:
@@ -346,20 +299,31 @@ class Supervisor:
         inside = f" in module {crumb['module']}" if crumb and crumb["module"] else ""
         log.error("worker %d (process %d) died%s: %s", slot.index, process.pid, inside, how)
         self._on_event("worker-died", worker=slot.index, pid=process.pid, reason=how, breadcrumb=crumb)
-        self._spawn_task(self._restart(slot))
+        self._spawn_task(self._restart(slot, before))
 
-    async def _restart(self, slot: Slot) -> None:
-        now = time.monotonic()
-        recent = sum(now - death < RESTART_WINDOW for death in slot.deaths)
-        slot.deaths.append(now)
-        if recent >= _AT_ONCE:
-            await asyncio.sleep(min(_FIRST_DELAY * 2 ** (recent - _AT_ONCE), _LONGEST_DELAY))
+    async def _restart(self, slot: Slot, before: str) -> None:
+        pause = slot.pause()
+        # A live port is served all the time. What dies even without modules is not made better by leaving them out.
+        slot.rests, slot.rest = self._while_resting() if pause and before != "resting" else "", pause
+        if not slot.rests:
+            await asyncio.sleep(pause)
         if self._stopping:
             return
         slot.restarts += 1
         self._start(slot)
         assert slot.process is not None
         self._on_event("worker-restarted", worker=slot.index, pid=slot.process.pid, restarts=slot.restarts)
+
+    def _while_resting(self) -> str:
+        """What becomes of packets while modules rest; nothing: the port waits."""
+        if not self._settings.live:
+            return ""
+        return str(self._settings["port"]["fail"]) if self._settings["port"]["pair"] else "open"
+
+    def end_rests(self) -> None:
+        """The modules are others now."""
+        for slot in self.slots:
+            slot.awake.set()
 
     def _dealer_ended(self, process: subprocess.Popen[bytes]) -> None:
         if process.returncode and not self._stopping:
@@ -405,15 +369,34 @@ class Supervisor:
     async def _bring_up(self, slot: Slot) -> None:
         try:
             await self._on_ready(slot)
+            if slot.state == "resting":
+                await self._rest(slot)
             assert slot.process is not None
-            self._on_event("worker-started", worker=slot.index, pid=slot.process.pid, core=slot.core)
-            if all(each.alive for each in self.slots):
+            if slot.alive:
+                self._on_event("worker-started", worker=slot.index, pid=slot.process.pid, core=slot.core)
+            if all(each.answers for each in self.slots):
                 self.prepare_spare()
         except ShardmosError as error:
             if not self._stopping:
                 log.error("worker %d did not start: %s", slot.index, error)
                 self.kill(slot)
         self.changed.set()
+
+    async def _rest(self, slot: Slot) -> None:
+        """The worker runs without the modules that it died in again and again, before it is given them once more."""
+        process, pair = slot.process, bool(self._settings["port"]["pair"])
+        assert process is not None
+        said = "dropped" if slot.rests == "closed" else "passed on" if pair else "followed"
+        log.warning("worker %d runs without modules for %.2g s; its packets are %s", slot.index, slot.rest, said)
+        self._on_event("worker-rests", worker=slot.index, pid=process.pid, port=slot.rests, seconds=slot.rest)
+        self.prepare_spare()
+        self.changed.set()
+        slot.awake.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(slot.awake.wait(), slot.rest)
+        if slot.process is process and slot.state == "resting":
+            slot.rests = ""
+            await self._on_ready(slot)
 
     def _answered(self, slot: Slot, message: dict[str, Any]) -> None:
         future = slot.pending.pop(message["id"], None)

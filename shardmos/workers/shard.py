@@ -355,6 +355,10 @@ class Shard:
         """Which kinds of events go to the queue: "flows", "anomalies", "modules", "log"."""
         lib.smos_shard_set_publish(self._open(), _publish_bits(names))
 
+    def set_closed(self, closed: bool) -> None:
+        """Whether every packet is dropped, and counted as drop_resting, before any flow sees it."""
+        lib.smos_shard_set_closed(self._open(), int(closed))
+
     def stats(self) -> StatsSnapshot:
         """What the shard counted, from its own segment."""
         header = lib.smos_shard_stats(self._open())

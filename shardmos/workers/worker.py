@@ -227,7 +227,10 @@ class Worker:
                 self._refuse(id, str(error))
 
     def _start(self, id: int, args: dict[str, Any]) -> None:
-        """The desired state: modules in their order, and what to publish. Packets are read from here on."""
+        """The desired state: modules in their order, and what to publish. Packets are read from here on.
+
+        A worker whose modules rest is told so first, without them, and has them later.
+        """
         assert self._shard is not None
         self._shard.set_publish(args["publish"])
         refused = []
@@ -238,6 +241,7 @@ class Worker:
                 self._active[prepared.box.name] = prepared
             except ShardmosError as error:
                 refused.append(str(error))
+        self._shard.set_closed(args["closed"])
         self._state = "running"
         self._answer(id, {"refused": refused})
 

@@ -164,6 +164,8 @@ uint64_t smos_shard_take_records(smos_shard_t *, const smos_flow_info_t **record
 uint64_t smos_shard_take_events(smos_shard_t *, const uint8_t **msgpack);
 /* Switches SMOS_PUBLISH_* bits at run time. */
 void smos_shard_set_publish(smos_shard_t *, uint32_t publish);
+/* 1: every packet is dropped, and counted as drop_resting, before any flow sees it; what belongs to another worker goes to that one. 0 again: as before. */
+void smos_shard_set_closed(smos_shard_t *, int closed);
 
 /* ---- Modules ---- */
 

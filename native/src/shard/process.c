@@ -598,6 +598,12 @@ static void process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t
         SMOS__COUNT(s, packets);
         SMOS__ADD(s, bytes, frame->len);
     }
+    if (s->closed && mine) {
+        SMOS__COUNT(s, packets_flow);
+        SMOS__COUNT(s, drop_resting);
+        s->verdict = SMOS__DROP;
+        return;
+    }
     if (filtered || (s->filter && !inner)) {
         if (mine) s->counters[unfollowed(s, SMOS__C_drop_filtered)]++;
         else s->verdict = SMOS__DROP;
@@ -746,7 +752,7 @@ static inline void fetch(ahead_t *a)
 void smos__process_burst(smos_shard_t *s, int n)
 {
     ahead_t ahead = look_ahead(s->port, (size_t)n * 3);
-    s->plain = !s->filter;
+    s->plain = !s->filter && !s->closed;
     s->inline_ = s->port && s->port->forward;
     s->can_send = s->port && s->port->send;
     s->datagrams = s->can_send && s->events.datagrams;

@@ -397,6 +397,9 @@ void smos_shard_set_publish(smos_shard_t *s, uint32_t publish)
 }
 
 
+void smos_shard_set_closed(smos_shard_t *s, int closed) { s->closed = closed; }
+
+
 /* ---- modules ---- */
 
 static int timed_commit(smos_shard_t *s, int (*change)(smos_shard_t *, const void *, smos_box_t **), const void *what, smos_box_t **old, smos_box_t *box)

@@ -77,7 +77,8 @@ struct smos_shard {
     bool mine[SMOS__BURST];      /* known before it is decoded: the frame's only layer is this worker's */
 
     /* the packet under the hand */
-    bool plain; /* no filter */
+    bool closed; /* nothing passes: the modules that would judge it rest */
+    bool plain; /* no filter, not closed */
     bool inline_; /* the port forwards: each frame is settled after its layers */
     bool datagrams; /* fragments wait for each other */
     smos__verdict_t verdict;
