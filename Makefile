@@ -17,7 +17,7 @@ ifeq ($(wildcard shardmos/_native.abi3.so),)
 .PHONY: $(STAMP)
 endif
 
-.PHONY: build run test conformance wheel native-test sanitize clang fuzz-short lint clean system
+.PHONY: build run test conformance wheel native-test sanitize clang dpdk fuzz-short lint clean system
 
 build: $(STAMP)
 
@@ -39,6 +39,7 @@ test: build
 	@scripts/native-test gcc
 	@scripts/native-test sanitize
 	@scripts/native-test clang --if-there
+	@scripts/native-test dpdk --if-there
 	@$(BIN)/python -m pytest $(PYTEST)
 
 conformance: build
@@ -58,6 +59,10 @@ sanitize: | build
 clang: | build
 	@scripts/setup-system clang
 	@scripts/native-test clang
+
+dpdk: | build
+	@scripts/setup-system dpdk
+	@scripts/native-test dpdk
 
 fuzz-short: | build
 	@scripts/setup-system clang

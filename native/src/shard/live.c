@@ -7,6 +7,9 @@
 #include "port/af_packet.h"
 #include "port/af_xdp.h"
 #include "port/away.h"
+#ifdef SMOS_DPDK
+#include "port/dpdk.h"
+#endif
 #include "port/multi.h"
 #include "shard/shard.h"
 
@@ -79,6 +82,15 @@ int smos_shard_replace_xsk_port(smos_shard_t *s, int place, const smos_xsk_port_
 }
 
 
+#ifdef SMOS_DPDK
+int smos_shard_add_dpdk_port(smos_shard_t *s, const smos_dpdk_port_t *o, char *error)
+{
+    smos__port_t *port = smos__dpdk_open(o, error);
+    return port ? smos__shard_add_port(s, port, error) : -EIO;
+}
+
+
+#endif
 int smos_shard_set_away(smos_shard_t *s, int place, int ends, char *error)
 {
     smos__port_t *port = smos__away_open(ends, error);
