@@ -54,7 +54,7 @@ def keep_killing(running: Running, talk: Talk) -> None:
         talk.send()
         time.sleep(0.02)
         worker = worker_of(running)
-        return worker["restarts"] >= 10 and worker["state"] == "resting"
+        return bool(worker["restarts"] >= 10 and worker["state"] == "resting")
 
     until(long_rest, 60)
 

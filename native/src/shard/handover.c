@@ -1,6 +1,6 @@
 /* Packets that came to the wrong worker: an asymmetric NIC, fragments, tunnels, ICMP errors. Each goes to the owner of its innermost flow, who
  * counts it and passes it on; owners of outer flows get copies. An ICMP error goes to the owner of the flow that it is about, and from there to that of its
- * own (process.c): both have a say in what becomes of it, and the first may translate it.
+ * own (frame.c): both have a say in what becomes of it, and the first may translate it.
  *
  * Fragments have a home, which follows from their addresses alone. There they are put together and passed on; the last one, with the datagram
  * behind it, goes to the owner of its flow.
@@ -146,7 +146,7 @@ static bool route_fragment(smos_shard_t *s, smos__frame_t *frame, smos__decoded_
 
 /* ---- all packets ---- */
 
-/* Goes by way of the owner of the flow that it quotes: process.c. */
+/* Goes by way of the owner of the flow that it quotes: frame.c. */
 static bool is_relayed(const smos__decoded_t *d) { return d->layers == 1 && d->layer[0].flags & SMOS__ICMP_ERROR; }
 
 

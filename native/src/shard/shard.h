@@ -1,5 +1,5 @@
-/* shard.h: one worker's packet loop and everything it owns. Files: shard.c (life and loop), live.c (ports that wait), process.c (a packet's way), flows.c (making and
- * ending flows), icmp.c (errors about flows), segments.c (stats and breadcrumb), api.c (what modules call), config.c (defaults), dealer.c (hand-over). */
+/* shard.h: one worker's packet loop and everything it owns. Files: shard.c (life and loop), live.c (ports that wait), process.c (a burst's way), frame.c (a frame and
+ * its layers), layer.c (a packet's way through its flow), sinks.c (what its streams give), raise.c (what handlers are told), flows.c (making and ending flows), icmp.c (errors about flows), segments.c (stats and breadcrumb), api.c (what modules call), config.c (defaults), dealer.c (hand-over). */
 #ifndef SMOS__SHARD_H
 #define SMOS__SHARD_H
 
@@ -120,10 +120,26 @@ struct smos_shard {
 
 /* process.c */
 void smos__process_burst(smos_shard_t *, int frames);
+
+/* frame.c */
+void smos__process_frame(smos_shard_t *, smos__frame_t *, smos__decoded_t *, uint32_t first_hash, uint32_t hint);
+/* The frame goes no further into the shard, for a reason that is a drop_ counter: that, or its passed_ counter on an inline port. */
+smos__counter_t smos__unfollowed(smos_shard_t *, smos__counter_t why);
+static inline const smos__frame_t *smos__as_edited(const smos_shard_t *s, const smos__frame_t *frame) { return s->edits.active ? &s->edits.frame : frame; }
+
+/* layer.c: one layer through its flow; not `readable`: its transport header is cut or lies, it is only counted. Returns the counter under which its
+ * frame goes if it is the innermost. */
+smos__counter_t smos__process_layer(smos_shard_t *, const smos__frame_t *, smos__layer_t *, uint32_t hash, uint32_t hint, bool readable);
+
+/* sinks.c */
+extern const smos__tcp_sink_t smos__shard_sink;
+void smos__sink_data(void *shard, int receiver, const uint8_t *data, uint32_t length, uint64_t offset); /* its `data` */
+
+/* raise.c */
 /* What handlers see of the packet under the hand, brought up to date. */
 void smos__show_packet(smos_shard_t *);
 void smos__anomaly_raise(smos_shard_t *, uint32_t flow, uint32_t anomaly);
-extern const smos__tcp_sink_t smos__shard_sink;
+void smos__conflict_raise(smos_shard_t *, uint32_t flow, uint32_t anomaly, const smos__conflict_t *); /* the same, with both versions of the bytes */
 
 /* Raising costs a look into the flow's set where nobody wants the event. `what` packs event, side and hook as in smos_call_t. */
 #define SMOS__WHAT(event, side, hook) ((uint32_t)(event) | (uint32_t)(side) << 8 | (uint32_t)(hook) << 16)
@@ -151,6 +167,18 @@ static inline void smos__raise_bytes(smos_shard_t *s, uint32_t flow, smos_event_
 /* api_timers.c: calls the timers that packet time has come to. */
 void smos__timers_run(smos_shard_t *);
 void smos__timers_arm(smos_shard_t *, smos_box_t *); /* those that its init() set */
+
+static inline void smos__advance_time(smos_shard_t *s, int64_t time_ns)
+{
+    if (!s->now_ns) {
+        s->expire_ns = time_ns;
+        smos__timers_shift(&s->timers, time_ns);
+    } else if (time_ns - s->now_ns > s->config.max_jump_ns) {
+        smos__anomaly_raise(s, SMOS__NO_FLOW, SMOS__ANOMALY_TIME_JUMP);
+    }
+    s->now_ns = time_ns;
+    if (__builtin_expect(s->timers.next_ns <= time_ns, 0)) smos__timers_run(s);
+}
 
 /* api.c: what its init() had to say. */
 void smos__log_lines(smos_shard_t *, smos_box_t *);

@@ -1,0 +1,264 @@
+/* One packet's way through its flow: look up, sender, SENDER events, receiver and streams, RECEIVER events. */
+#include "shard/shard.h"
+
+#define TCP 6
+#define UDP 17
+
+
+/* A SYN that does not belong to the flow its tuple leads to: the port was reused (RFC 9293 3.6.1, RFC 6191). */
+static bool begins_another(const smos__flow_t *f, const smos__layer_t *l, int from)
+{
+    if ((l->tcp_flags & (SMOS__SYN | SMOS__ACK | SMOS__RST)) != SMOS__SYN) return false;
+    const smos__endpoint_t *e = &f->end[from];
+    if (e->flags & SMOS__EP_BASE && e->isn == l->seq) return false;
+    if (f->class_ == SMOS__CLASS_CLOSED || f->class_ == SMOS__CLASS_RESET) return true;
+    /* Nobody accepted the first SYN: this is another try of its own. */
+    return from == SMOS_CLIENT && e->flags & SMOS__EP_SYN && !(f->end[!from].flags & SMOS__EP_SYN) && f->class_ == SMOS__CLASS_EMBRYONIC;
+}
+
+
+static smos__class_t first_class(const smos__layer_t *l)
+{
+    if (l->tuple.proto == UDP) return SMOS__CLASS_UDP;
+    if (l->tuple.proto != TCP) return SMOS__CLASS_ICMP;
+    return l->tcp_flags & SMOS__SYN ? SMOS__CLASS_EMBRYONIC : SMOS__CLASS_ESTABLISHED;
+}
+
+
+static inline void count_flow_packet(smos_shard_t *s, const smos__layer_t *l)
+{
+    int kind = l->tuple.proto == TCP ? 0 : l->tuple.proto == UDP ? 1 : l->tuple.proto == 1 || l->tuple.proto == 58 ? 2 : 3;
+    s->counters[SMOS__C_flow_packets_tcp + kind]++;
+    s->counters[SMOS__C_flow_bytes_tcp + kind] += l->ip_len;
+}
+
+
+static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    if (facts & SMOS__TCP_REVIVED) {
+        s->arena.hot[i].class_ = SMOS__CLASS_EMBRYONIC;
+        f->end_reason = 255;
+    }
+    if (facts & SMOS__TCP_RESET) {
+        if (f->class_ != SMOS__CLASS_CLOSED) s->arena.hot[i].class_ = SMOS__CLASS_RESET;
+        if (f->end_reason == 255) f->end_reason = f->end[0].flags & f->end[1].flags & SMOS__EP_FIN ? SMOS_END_FIN : SMOS_END_RST;
+    } else if (facts & SMOS__TCP_CLOSED) {
+        if (f->class_ != SMOS__CLASS_RESET && f->class_ != SMOS__CLASS_CLOSED) s->arena.hot[i].class_ = SMOS__CLASS_CLOSED;
+        if (f->end_reason == 255) f->end_reason = SMOS_END_FIN;
+    } else if (f->class_ == SMOS__CLASS_EMBRYONIC && f->end[0].state >= SMOS_TCP_ESTABLISHED && f->end[1].state >= SMOS_TCP_ESTABLISHED) {
+        s->arena.hot[i].class_ = SMOS__CLASS_ESTABLISHED;
+        SMOS__COUNT(s, flows_established);
+    }
+    if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED && f->class_ == SMOS__CLASS_ESTABLISHED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
+}
+
+
+static inline smos__tcp_t under_hand(smos_shard_t *s, uint32_t i)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    return (smos__tcp_t){f, &s->arena.cold[i], s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns};
+}
+
+
+/* Data that was dropped on its way never was sent, as far as its receiver is concerned: when it comes again it is new, and can be edited. */
+static void unsend(smos_shard_t *s, const smos__layer_t *l, smos__endpoint_t *sender)
+{
+    if (l->payload_len && !(l->tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST))) sender->snd_nxt = s->sent_before;
+}
+
+
+/* SENDER and RECEIVER steps of one TCP segment. */
+static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from, bool fresh)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__flow_cold_t *c = &s->arena.cold[i];
+    s->sent_before = f->end[from].packets > 1 ? f->end[from].snd_nxt : l->seq;
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
+        smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
+        smos__zeek_segment(&c->zeek, c->history, &z);
+    }
+    const uint16_t plain = SMOS__FLOW_STREAMS | SMOS__FLOW_TWO_SIDED | SMOS__FLOW_SETUP | SMOS__FLOW_STARTED_RECEIVER | SMOS__FLOW_EXISTING;
+    if ((f->flags & ~plain) == 0 && smos__tcp_fast(f, l, from)) {
+        if (s->tcp.detail & SMOS_DETAIL_RTT) {
+            smos__tcp_t t = under_hand(s, i);
+            smos__tcp_rtt(&t, l, from);
+        }
+        if (!s->events.dropped) smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
+        if (s->events.dropped) return unsend(s, l, &f->end[from]);
+        if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth && !(f->end[from].flags & SMOS__EP_STOPPED)) { /* smos__stream_segment, said shorter */
+            uint64_t offset = f->end[from].offset;
+            f->end[from].offset += l->payload_len;
+            f->end[from].rcv_nxt += l->payload_len;
+            if (f->flags & SMOS__FLOW_STREAM_OF(from)) smos__sink_data(s, !from, l->payload, l->payload_len, offset);
+        } else if (l->payload_len) {
+            smos__tcp_t t = under_hand(s, i);
+            smos__stream_segment(&t, from, l->seq, l->payload, l->payload_captured, l->payload_len);
+        }
+        smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
+        return;
+    }
+    smos__tcp_t t = under_hand(s, i);
+    uint32_t facts = smos__tcp_sender(&t, l, from);
+    if (s->events.dropped) return unsend(s, l, &f->end[from]); /* at an ANOMALY */
+    if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
+    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
+    if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
+    if (facts & SMOS__TCP_REXMIT && !s->events.dropped) smos__raise(s, i, SMOS_REXMIT, from, SMOS_SENDER);
+    if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) smos__raise_detail(s, i, SMOS_STATE_CHANGE, from, SMOS_SENDER, f->end[from].state);
+    if (s->events.dropped) return unsend(s, l, &f->end[from]);
+    if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER)) {
+        f->flags |= SMOS__FLOW_STARTED_RECEIVER;
+        smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
+    }
+    if (facts & SMOS__TCP_REXMIT) smos__raise(s, i, SMOS_REXMIT, !from, SMOS_RECEIVER); /* before its bytes are merged */
+    t.options = &s->events.sets.set[f->set].options; /* a handler may have changed them */
+    facts = smos__tcp_receiver(&t, l, from, facts);
+    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
+    if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, !from, SMOS_RECEIVER);
+    if (facts & SMOS__TCP_RECEIVER_STATE) smos__raise_detail(s, i, SMOS_STATE_CHANGE, !from, SMOS_RECEIVER, f->end[!from].state);
+    if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) tcp_timeout_class(s, i, facts);
+}
+
+
+static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__flow_cold_t *c = &s->arena.cold[i];
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY && f->tuple.proto == UDP) smos__zeek_datagram(&c->zeek, c->history, from);
+    if (!s->events.dropped) smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
+    if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
+    if (s->events.dropped) return;
+    if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER)) {
+        f->flags |= SMOS__FLOW_STARTED_RECEIVER;
+        smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
+    }
+    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
+    if (f->flags & SMOS__FLOW_QUEUED && f->flags & SMOS__FLOW_TWO_SIDED) smos__queue_remove(&s->unconfirmed, &s->arena, i);
+}
+
+
+static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
+{
+    s->frame = frame;
+    s->layer = l;
+    s->from = SMOS_CLIENT;
+    smos__show_packet(s);
+    s->counters[SMOS__C_event_orphan]++;
+    smos_call_t call = {.packet = &s->packet, .tuple = &l->tuple, .time_ns = s->now_ns, .event = SMOS_ORPHAN, .side = SMOS_CLIENT};
+    s->events.in_packet = true;
+    s->events.dropped = false;
+    smos__events_raise_orphan(&s->events, &call, l->ip, l->ip_len, l->ip_captured);
+    s->events.in_packet = false;
+    if (s->events.dropped) {
+        SMOS__COUNT(s, drop_verdict);
+        s->verdict = SMOS__DROP;
+    }
+    return SMOS__C_packets_orphan;
+}
+
+
+/* The packet is on its way out: of a flow that is edited, or with addresses that were. */
+static void leave_edited(smos_shard_t *s, uint32_t i, smos__layer_t *l, int from, uint32_t came)
+{
+    if (s->edits.active) smos__edit_translated(s, i, l, from);
+    if (l->tuple.proto != TCP || !(s->arena.hot[i].flags & SMOS__FLOW_EDITED)) return;
+    smos__edit_exit(s, i, l, from);
+    if (!came || l->payload_len || l->tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST)) return;
+    /* All that it carried was taken out: nobody else will acknowledge that. */
+    smos_injection_t ack = {.to = (uint8_t)from, .tcp_flags = SMOS__ACK};
+    if (s->can_send) smos__inject(s, i, &ack);
+}
+
+
+smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t hash, uint32_t hint, bool readable)
+{
+    int from = SMOS_CLIENT;
+    bool fresh = false;
+    bool tcp = l->tuple.proto == TCP;
+    uint32_t i = hint;
+    /* The hint is from before the burst: good only if that flow is still there and the right one. */
+    if (i == SMOS__NO_FLOW || s->arena.hot[i].class_ == SMOS__CLASS_FREE || !smos__tuple_match(&s->arena.hot[i].tuple, &l->tuple, &from))
+        i = smos__table_find(&s->table, s->arena.hot, hash, &l->tuple, &from);
+    if (i == SMOS__NO_FLOW && s->edits.aliases.count) i = smos__alias_find(&s->edits.aliases, &l->tuple, hash, &from);
+    if (i != SMOS__NO_FLOW) {
+        smos__flow_t *f = &s->arena.hot[i];
+        if (smos__flow_expired(s, f, s->now_ns)) {
+            smos__flow_end(s, i, SMOS_END_IDLE, true);
+            i = SMOS__NO_FLOW;
+        } else if (tcp && l->tcp_flags & SMOS__SYN && begins_another(f, l, from)) {
+            smos__flow_end(s, i, SMOS_END_IDLE, true);
+            i = SMOS__NO_FLOW;
+        }
+    }
+    if (i == SMOS__NO_FLOW) {
+        bool syn = tcp && l->tcp_flags & SMOS__SYN && !(l->tcp_flags & SMOS__RST);
+        if (tcp && !syn && s->config.midstream == 1) return orphan(s, frame, l);
+        from = tcp && (l->tcp_flags & (SMOS__SYN | SMOS__ACK)) == (SMOS__SYN | SMOS__ACK) ? SMOS_SERVER : SMOS_CLIENT;
+        i = smos__flow_make(s, l, hash, frame->time_ns, from, first_class(l));
+        if (i == SMOS__NO_FLOW) return SMOS__C_drop_no_memory;
+        fresh = true;
+        if (tcp && !(syn && from == SMOS_CLIENT)) {
+            s->arena.hot[i].flags |= SMOS__FLOW_MIDSTREAM;
+            SMOS__COUNT(s, flows_midstream);
+        }
+    }
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__endpoint_t *e = &f->end[from];
+    smos__flow_begin(f);
+    if (__builtin_expect(f->epoch != s->events.epoch, 0)) smos__events_refresh(&s->events, i, l->ip, l->ip_len, l->ip_captured);
+    s->flow = i;
+    s->events.in_packet = true;
+    s->events.dropped = false;
+    s->crumb->packet = frame->number;
+    s->frame = frame;
+    s->layer = l;
+    s->from = from;
+    e->packets++;
+    if (__builtin_expect(s->can_send, 0) && e->packets == 1) smos__edit_note_link(s, i, frame, l, from);
+    const uint32_t came = l->payload_len;
+    e->payload_bytes += l->payload_len;
+    e->wire_bytes += frame->len;
+    f->last_ns = s->now_ns; /* not the frame's own time, which may lie in the past */
+    if (!(f->flags & SMOS__FLOW_TWO_SIDED) && f->end[!from].packets) f->flags |= SMOS__FLOW_TWO_SIDED;
+    count_flow_packet(s, l);
+    for (int k = 0; k < l->anomaly_count; k++) smos__anomaly_raise(s, i, l->anomalies[k]);
+    if (!(l->flags & SMOS__UNCHECKED)) SMOS__COUNT(s, checksum_checked);
+    if (__builtin_expect(f->flags & (SMOS__FLOW_RESET | SMOS__FLOW_ENDED), 0)) {
+        SMOS__COUNT(s, drop_reset_flow);
+        s->verdict = SMOS__DROP;
+    } else if (__builtin_expect(l->flags & SMOS__BAD_CHECKSUM || !readable, 0)) {
+        if (readable) SMOS__COUNT(s, bad_checksum);
+        if (readable && s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_bad_checksum(&s->arena.cold[i].zeek, s->arena.cold[i].history, from);
+        if (fresh) { /* a receiver would not have seen it, but the flow is there */
+            smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
+            if (!s->events.dropped) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
+            f->flags |= SMOS__FLOW_STARTED_RECEIVER;
+        }
+    } else if (tcp && f->flags & SMOS__FLOW_EDITED && !smos__edit_entry(s, i, l, from)) {
+        s->events.dropped = true; /* what its receiver should get cannot be told */
+    } else if (tcp) {
+        process_tcp(s, i, l, from, fresh);
+    } else {
+        process_datagram(s, i, from, fresh);
+    }
+    if (__builtin_expect(s->edits.active || f->flags & SMOS__FLOW_EDITED, 0) && !s->events.dropped) leave_edited(s, i, l, from, came);
+    if (s->events.dropped) {
+        SMOS__COUNT(s, drop_verdict);
+        s->verdict = SMOS__DROP;
+    }
+    s->events.in_packet = false;
+    s->flow = s->shown = SMOS__NO_FLOW;
+    if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
+        /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
+        if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);
+        s->verdict = SMOS__DROP;
+        f->end_reason = SMOS_END_RST;
+        f->flags |= SMOS__FLOW_ENDED;
+        smos__raise_detail(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, SMOS_END_RST);
+        smos__raise_detail(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, SMOS_END_RST);
+        s->arena.hot[i].class_ = SMOS__CLASS_RESET;
+    }
+    smos__flow_commit(f);
+    return SMOS__C_packets_flow;
+}
