@@ -118,7 +118,7 @@ def _wants(event: Event | UserEvent, callback: Callable[..., Any]) -> int:
 def set_options(
     watcher: Watcher, flow: int, history: int | None, buffer: int | None, overlap: str | None, side: Side
 ) -> None:
-    from shardmos.workers.shard import OVERLAP_POLICIES
+    from shardmos.workers.shard_config import OVERLAP_POLICIES
 
     if history is not None:
         watcher.set_option(1, history, side, flow)

@@ -14,7 +14,8 @@ from flow_script import CLIENT, SERVER, SIDES, Expectation, Script, capture, pat
 from shardmos.events import Event, Hook, Side, anomaly_name, end_reason_text, limit_text, state_text
 from shardmos.flow import Flow, split_records
 from shardmos.workers.binding import ffi
-from shardmos.workers.shard import BoxManifest, Run, Shard, ShardConfig
+from shardmos.workers.shard import BoxManifest, Run, Shard
+from shardmos.workers.shard_config import ShardConfig
 
 NAMES = ("client", "server")
 # Kinds of events that a script must list, where they happen.

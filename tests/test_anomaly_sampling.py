@@ -7,7 +7,8 @@ from pathlib import Path
 import msgpack
 from flow_script import capture, parse
 
-from shardmos.workers.shard import Run, Shard, ShardConfig
+from shardmos.workers.shard import Run, Shard
+from shardmos.workers.shard_config import ShardConfig
 
 PER_FLOW, PER_SECOND = 16, 1000
 

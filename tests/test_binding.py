@@ -23,19 +23,12 @@ import shardmos.flow as flow_module
 from shardmos import BOTH, CONN_END, NEW_DATA, PKT_IN, Event, Hook, Side
 from shardmos.errors import SegmentError, ShardmosError
 from shardmos.flow import Flow, split_records
-from shardmos.workers.binding import ffi, lib, live_handles
+from shardmos.workers.binding import RECORD_SIZE, ffi, lib, live_handles
+from shardmos.workers.checked import ShardError
+from shardmos.workers.dealer import Dealer
 from shardmos.workers.segments import read_stats
-from shardmos.workers.shard import (
-    DEFRAG_POLICIES,
-    OVERLAP_POLICIES,
-    RECORD_SIZE,
-    BoxManifest,
-    Dealer,
-    Run,
-    Shard,
-    ShardConfig,
-    ShardError,
-)
+from shardmos.workers.shard import BoxManifest, Run, Shard
+from shardmos.workers.shard_config import DEFRAG_POLICIES, OVERLAP_POLICIES, ShardConfig
 
 REQUEST, RESPONSE = b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\nhello"
 

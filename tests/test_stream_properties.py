@@ -23,7 +23,8 @@ from traffic import ACK, FIN, SYN, tcp_frame, write_pcap
 from shardmos.events import Event, Hook, Side
 from shardmos.flow import Flow, split_records
 from shardmos.workers.binding import ffi
-from shardmos.workers.shard import OVERLAP_POLICIES, BoxManifest, Run, Shard, ShardConfig
+from shardmos.workers.shard import BoxManifest, Run, Shard
+from shardmos.workers.shard_config import OVERLAP_POLICIES, ShardConfig
 
 _ASKED = os.environ.get("SHARDMOS_EXAMPLES")
 examples = settings(

@@ -15,7 +15,8 @@ from shardmos.errors import CaptureError, UsageError
 from shardmos.flow import RECORD_SIZE
 
 if TYPE_CHECKING:
-    from shardmos.workers.shard import Shard, ShardConfig
+    from shardmos.workers.shard import Shard
+    from shardmos.workers.shard_config import ShardConfig
 
 TURN_SECONDS = 0.05
 _LONGEST_WAIT, _SHORTEST_WAIT = 0.5, 0.0005
@@ -123,7 +124,7 @@ def is_mappable(paths: list[str]) -> bool:
 
 def make_config(options: dict[str, Any], **fixed: Any) -> ShardConfig:
     """A shard's configuration from a caller's keywords. UsageError names what is no option."""
-    from shardmos.workers.shard import ShardConfig
+    from shardmos.workers.shard_config import ShardConfig
 
     known = set(ShardConfig.__slots__) - _OWN
     for name in options:

@@ -105,7 +105,7 @@ class Pool:
         try:
             dealer: Any = None
             if not is_mappable(paths):
-                from shardmos.workers.shard import Dealer
+                from shardmos.workers.dealer import Dealer
 
                 rings = [os.memfd_create(f"shardmos-ring-{worker}", os.MFD_CLOEXEC) for worker in range(workers)]
                 dealer = Dealer(paths, rings, self._seed, RING_BYTES)

@@ -9,61 +9,30 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
-import ipaddress
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
-from shardmos.errors import ShardmosError
-from shardmos.workers.binding import ERROR_SIZE, RECORD_SIZE, enum_names, escaped, ffi, lib, live_handles
+from shardmos.workers.binding import ERROR_SIZE, RECORD_SIZE, escaped, ffi, lib, live_handles
+from shardmos.workers.checked import (
+    CData,
+    ShardError,
+    Texts,
+    alive,
+    check,
+    choice,
+    encode,
+    nanoseconds,
+    replay_options,
+    text_of,
+)
 from shardmos.workers.segments import StatsSnapshot, read_stats
+from shardmos.workers.shard_config import ShardConfig, native_config, publish_bits
 
-__all__ = ["RECORD_SIZE", "Box", "BoxManifest", "CData", "Dealer", "Run", "Shard", "ShardConfig", "ShardError"]
-
-CData: TypeAlias = Any  # a cffi object; `const smos_call_t *` where a handler gets one
-
-OVERLAP_POLICIES = enum_names("smos__overlap_t", "SMOS__OVERLAP_")
-DEFRAG_POLICIES = enum_names("smos__defrag_policy_t", "SMOS__DEFRAG_")
-_URGENT = {"inline": 0, "oob": 1, "drop": 2}
-_MIDSTREAM = {"track": 0, "ignore": 1}
-_CHECKSUMS = {"verify": 0, "ignore": 1}
-_KEYS = {"5tuple": 0, "vlan": 1}
-_READERS = {"auto": 0, "libpcap": 1, "mapped": 2}
 _REASONS = {"capture_end": lib.SMOS_END_CAPTURE, "stopped": lib.SMOS_END_STOPPED}
-_PUBLISH = {
-    "flows": lib.SMOS_PUBLISH_FLOWS,
-    "anomalies": lib.SMOS_PUBLISH_ANOMALIES,
-    "modules": lib.SMOS_PUBLISH_MODULES,
-    "log": lib.SMOS_PUBLISH_LOG,
-}
-_ACKED_GAPS = {
-    "auto": lib.SMOS_GAPS_AUTO,
-    "at-once": lib.SMOS_GAPS_AT_ONCE,
-    "with-data": lib.SMOS_GAPS_WITH_DATA,
-}
-_FULL = {"skip": lib.SMOS_FULL_SKIP, "refuse": lib.SMOS_FULL_REFUSE, "stop": lib.SMOS_FULL_STOP}
-_TABLE_FULL = {"evict": 0, "refuse": 1}
-_REFUSALS = {"not-ip": lib.SMOS_REFUSE_NOT_IP, "malformed": lib.SMOS_REFUSE_MALFORMED}
-_TIMES = (
-    "timeout_syn", "timeout_established", "timeout_closed", "timeout_reset", "timeout_udp", "timeout_icmp", "max_jump",
-)  # fmt: skip
-_SIZES = (
-    "max_flows", "buffer_bytes", "flow_buffer", "flow_segments", "depth", "defrag_bytes", "gap_bytes", "gap_segments",
-    "adaptive",
-)  # fmt: skip
-_MAX_NS = 2**63 - 1
-_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-_MAX_PREFIXES = len(ffi.new("smos_config_t *").overlap_prefixes)
-
-
 _TABLE = lib.smos_shard_api()
 _engine = lib.smos_shard_engine
-
-
-class ShardError(ShardmosError):
-    """The engine refused: what it said, in one line."""
 
 
 class Run(enum.IntFlag):
@@ -76,63 +45,6 @@ class Run(enum.IntFlag):
     END = lib.SMOS_RUN_END
     FAILED = lib.SMOS_RUN_FAILED
     INTERRUPTED = lib.SMOS_RUN_INTERRUPTED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardConfig:
-    """How a shard is laid out and what it does. None leaves the engine's default; times are seconds, 0 never.
-
-    `memory` bounds the worker in bytes; sizes that are given beside it override what follows from it.
-    `overlap_networks` and `defrag_networks` are text as in "10.0.0.0/8=windows,2001:db8::/32=linux": policies of the
-    receiving hosts' networks, the longest prefix first.
-    `publish` fills the event queue ("anomalies", "modules", "log"); "flows" collects the records of ended flows, as
-    `records` does. `refuse` names what an inline port does not pass on ("not-ip", "malformed").
-    """
-
-    worker: int = 0
-    workers: int = 1
-    owner_seed: int = 0
-    memory: int | None = None
-    max_flows: int | None = None
-    buffer_bytes: int | None = None
-    flow_buffer: int | None = None
-    flow_segments: int | None = None
-    depth: int | None = None
-    defrag_bytes: int | None = None
-    gap_bytes: int | None = None
-    gap_segments: int | None = None
-    defrag_policy: str | None = None
-    overlap_policy: str | None = None
-    defrag_networks: str | None = None
-    overlap_networks: str | None = None
-    acked_gaps: str | None = None
-    flow_buffer_full: str | None = None
-    worker_buffer_full: str | None = None
-    flow_table_full: str | None = None
-    adaptive: int | None = None
-    urgent: str | None = None
-    midstream: str | None = None
-    checksums: str = "verify"
-    key: str = "5tuple"
-    live: bool = False
-    refuse: Sequence[str] = ()
-    records: bool = False
-    history: bool = True
-    rtt: bool = True
-    anomalies: bool = True
-    publish: frozenset[str] = frozenset()
-    timeout_syn: float | None = None
-    timeout_established: float | None = None
-    timeout_closed: float | None = None
-    timeout_reset: float | None = None
-    timeout_udp: float | None = None
-    timeout_icmp: float | None = None
-    gap_seconds: float | None = None
-    max_jump: float | None = None
-    hash_key: bytes | None = None
-    stats_fd: int = -1
-    state_fd: int = -1
-    breadcrumb_fd: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,11 +106,11 @@ class Shard:
         self._pending: BaseException | None = None
         self._lent = False
         self._running = False
-        native = _native_config(config)
+        native = native_config(config)
         error = ffi.new("char[]", ERROR_SIZE)
         pointer = lib.smos_shard_create(native, error)
         if pointer == ffi.NULL:
-            raise ShardError(_text(error))
+            raise ShardError(text_of(error))
         self._pointer = pointer
         self.flow_limit: int = lib.smos_shard_flow_limit(pointer)
         # The bracket's argument is where the C side keeps the GIL's state; it lives as long as the shard.
@@ -217,14 +129,14 @@ class Shard:
         reader: str = "auto",
     ) -> None:
         """Captures as one sequence in time order; "-" is standard input."""
-        texts, options = _replay(paths, loop, rate, as_recorded, reader)
+        texts, options = replay_options(paths, loop, rate, as_recorded, reader)
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_open_captures(self._open(), texts.array, len(paths), options, error), error)
+        check(lib.smos_shard_open_captures(self._open(), texts.array, len(paths), options, error), error)
 
     def open_ring(self, fd: int) -> None:
         """The hand-over ring in the memory of `fd` (see Dealer)."""
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_open_ring(self._open(), fd, error), error)
+        check(lib.smos_shard_open_ring(self._open(), fd, error), error)
 
     def add_packet_port(self, spec: Mapping[str, Any], resumed: bool = False) -> None:
         """A live port over packet sockets (a spec of shardmos.control.af_packet).
@@ -232,43 +144,43 @@ class Shard:
         `resumed`: another process used its rings before.
         """
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_add_packet_port(self._open(), _packet_port(spec, resumed), error), error)
+        check(lib.smos_shard_add_packet_port(self._open(), _packet_port(spec, resumed), error), error)
 
     def replace_packet_port(self, place: int, spec: Mapping[str, Any]) -> None:
         """The port that was added as number `place` goes on with other sockets. Between runs."""
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_replace_packet_port(self._open(), place, _packet_port(spec, False), error), error)
+        check(lib.smos_shard_replace_packet_port(self._open(), place, _packet_port(spec, False), error), error)
 
     def add_xsk_port(self, spec: Mapping[str, Any]) -> None:
         """A live port over AF_XDP sockets (a spec of shardmos.control.af_xdp)."""
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_add_xsk_port(self._open(), _xsk_port(spec), error), error)
+        check(lib.smos_shard_add_xsk_port(self._open(), _xsk_port(spec), error), error)
 
     def replace_xsk_port(self, place: int, spec: Mapping[str, Any]) -> None:
         """As `replace_packet_port`."""
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_replace_xsk_port(self._open(), place, _xsk_port(spec), error), error)
+        check(lib.smos_shard_replace_xsk_port(self._open(), place, _xsk_port(spec), error), error)
 
     def set_away(self, spec: Mapping[str, Any], place: int = -1) -> None:
         """A port whose interface is gone: one more, or in the place of the port that was added as number `place`."""
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_set_away(self._open(), place, len(spec["names"]), error), error)
+        check(lib.smos_shard_set_away(self._open(), place, len(spec["names"]), error), error)
 
     def set_handover(self, spec: Mapping[str, Any]) -> None:
         """Rings from and to the other workers (a spec of shardmos.control.handover); after the ports were added."""
         error = ffi.new("char[]", ERROR_SIZE)
         ways = (spec["from"], spec["to"], spec["bells"], int(spec["scattered"]))
-        _check(lib.smos_shard_set_handover(self._open(), *ways, error), error)
+        check(lib.smos_shard_set_handover(self._open(), *ways, error), error)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes what passes, edited and injected packets included, into a pcap file. Once captures are open."""
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_write(self._open(), os.fsencode(path), error), error)
+        check(lib.smos_shard_write(self._open(), os.fsencode(path), error), error)
 
     def set_filter(self, text: str) -> None:
         """Only packets that match go to the flows (pcap syntax over the innermost IP packet)."""
         error = ffi.new("char[]", ERROR_SIZE)
-        _check(lib.smos_shard_set_filter(self._open(), _encode(text, "filter"), error), error)
+        check(lib.smos_shard_set_filter(self._open(), encode(text, "filter"), error), error)
 
     # ---- running ----
 
@@ -280,7 +192,7 @@ class Shard:
         the run and is raised here.
         """
         pointer = self._open()
-        limit, idle = _nanoseconds(max_seconds, "max_seconds"), _nanoseconds(idle_seconds, "idle_seconds")
+        limit, idle = nanoseconds(max_seconds, "max_seconds"), nanoseconds(idle_seconds, "idle_seconds")
         if self._running:
             raise ShardError("the shard is running already: run() was called from a handler or another thread")
         self._running = True
@@ -299,7 +211,7 @@ class Shard:
         Beyond `report_limit` flows end without record or event and are counted; 0 is no limit.
         """
         pointer = self._open()
-        number = _choice(reason, _REASONS, "reason")
+        number = choice(reason, _REASONS, "reason")
         if self._running:
             raise ShardError("the shard is running: finish() was called from a handler or another thread")
         self._running = True
@@ -335,7 +247,7 @@ class Shard:
     @property
     def error(self) -> str:
         """What the port failed with, "" if it did not."""
-        return _text(lib.smos_shard_error(self._open()))
+        return text_of(lib.smos_shard_error(self._open()))
 
     # ---- what it made ----
 
@@ -353,7 +265,7 @@ class Shard:
 
     def set_publish(self, names: Iterable[str]) -> None:
         """Which kinds of events go to the queue: "flows", "anomalies", "modules", "log"."""
-        lib.smos_shard_set_publish(self._open(), _publish_bits(names))
+        lib.smos_shard_set_publish(self._open(), publish_bits(names))
 
     def set_closed(self, closed: bool) -> None:
         """Whether every packet is dropped, and counted as drop_resting, before any flow sees it."""
@@ -368,10 +280,10 @@ class Shard:
 
     def load_c(self, fd: int, path: str, version: str, params: Mapping[str, str]) -> Box:
         """PREPARE a C module from the shared object in `fd`; `path` is for messages. From any thread."""
-        texts = _Texts([f"{key}={value}" for key, value in params.items()], "parameter")
+        texts = Texts([f"{key}={value}" for key, value in params.items()], "parameter")
         error = ffi.new("char[]", ERROR_SIZE)
         pointer = lib.smos_box_load(
-            self._open(), fd, _encode(path, "path"), _encode(version, "version"), texts.array, len(params), error
+            self._open(), fd, encode(path, "path"), encode(version, "version"), texts.array, len(params), error
         )
         return self._box(pointer, version, error)
 
@@ -392,7 +304,7 @@ class Shard:
             except BaseException as error:
                 self.end_run_with(error)
 
-        name, filter_text = _encode(manifest.name, "module name"), _encode(manifest.filter, "filter")
+        name, filter_text = encode(manifest.name, "module name"), encode(manifest.filter, "filter")
         keep = [ffi.new("char[]", name), ffi.new("char[]", filter_text)]
         registrations = ffi.new("smos_registration_t[]", len(manifest.registrations) + 1)
         for entry, (event, hook, side) in zip(registrations, manifest.registrations, strict=False):
@@ -413,7 +325,7 @@ class Shard:
         live_handles[key] = handle
         error = ffi.new("char[]", ERROR_SIZE)
         pointer = lib.smos_box_create(
-            shard_pointer, native, _encode(version, "version"), handle, lib.smos_py_release, error
+            shard_pointer, native, encode(version, "version"), handle, lib.smos_py_release, error
         )
         if pointer == ffi.NULL:
             live_handles.pop(key, None)
@@ -434,7 +346,7 @@ class Shard:
     def remove(self, name: str) -> Box:
         """Takes the active module of that name out of the chain, between runs; its per-flow state is gone."""
         old = ffi.new("smos_box_t **")
-        result = lib.smos_shard_remove(self._open(), _encode(name, "module name"), old)
+        result = lib.smos_shard_remove(self._open(), encode(name, "module name"), old)
         if result == -errno.ENOENT:
             raise ShardError(f"no module {name!r} is active")
         if result < 0:
@@ -445,7 +357,7 @@ class Shard:
 
     def _box(self, pointer: CData, version: str, error: CData) -> Box:
         if pointer == ffi.NULL:
-            raise ShardError(_text(error))
+            raise ShardError(text_of(error))
         box = Box(self, pointer, version)
         self._boxes[int(ffi.cast("uintptr_t", pointer))] = box
         return box
@@ -469,7 +381,7 @@ class Shard:
         before = lib.smos_shard_use(shard, box._held())
         try:
             result = int(getattr(_TABLE, function)(_engine(shard), *args))
-            words = _text(_TABLE.last_error(_engine(shard))) if result < 0 else ""
+            words = text_of(_TABLE.last_error(_engine(shard))) if result < 0 else ""
         finally:
             lib.smos_shard_use(shard, before)
         return result, words
@@ -500,15 +412,15 @@ class Shard:
 
     def reset(self, flow: int) -> bool:
         """Ends the flow with RSTs (inline) and drops what follows of it. False if it had ended."""
-        return _alive(lib.smos_py_reset(self._open(), flow), "reset")
+        return alive(lib.smos_py_reset(self._open(), flow), "reset")
 
     def stop(self, flow: int, side: int) -> bool:
         """The running module gets no more events of that side of the flow. False if it had ended."""
-        return _alive(lib.smos_py_stop(self._open(), flow, side), "stop")
+        return alive(lib.smos_py_stop(self._open(), flow, side), "stop")
 
     def emit(self, topic: str, data: bytes) -> bool:
         """Publishes an event of the running module. False if the queue was full (counted)."""
-        result = lib.smos_py_emit(self._open(), _encode(topic, "topic"), ffi.from_buffer(data), len(data))
+        result = lib.smos_py_emit(self._open(), encode(topic, "topic"), ffi.from_buffer(data), len(data))
         if result == -errno.ENOBUFS:
             return False
         if result == -errno.EMSGSIZE:
@@ -562,86 +474,6 @@ class Shard:
             self.close()
 
 
-class Dealer:
-    """Reads captures once and copies each frame to the rings of the workers that own it. A context manager.
-
-    `fds` are memfds, one per worker; they are sized here and opened in the workers with `Shard.open_ring`.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[str | os.PathLike[str]],
-        fds: Sequence[int],
-        owner_seed: int,
-        ring_bytes: int = 16 << 20,
-        *,
-        loop: bool = False,
-        rate: float = 0.0,
-        as_recorded: bool = False,
-        reader: str = "auto",
-    ) -> None:
-        self._pointer: CData | None = None
-        texts, options = _replay(paths, loop, rate, as_recorded, reader)
-        error = ffi.new("char[]", ERROR_SIZE)
-        pointer = lib.smos_dealer_open(
-            texts.array, len(paths), options, ffi.new("int[]", list(fds)), len(fds), owner_seed, ring_bytes, error
-        )
-        if pointer == ffi.NULL:
-            raise ShardError(_text(error))
-        self._pointer = pointer
-
-    def run(self, max_seconds: float = 0.1) -> Run:
-        """Deals for at most `max_seconds`, waiting where a ring is full; TIME, END or FAILED."""
-        return Run(lib.smos_dealer_run(self._open(), _nanoseconds(max_seconds, "max_seconds")))
-
-    @property
-    def error(self) -> str:
-        """What reading failed with, "" if it did not."""
-        return _text(lib.smos_dealer_error(self._open()))
-
-    def close(self) -> None:
-        """Frees it; the rings stay with their descriptors. Twice is once."""
-        pointer, self._pointer = self._pointer, None
-        if pointer is not None:
-            lib.smos_dealer_close(pointer)
-
-    def _open(self) -> CData:
-        if self._pointer is None:
-            raise ShardError("the dealer is closed")
-        return self._pointer
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
-
-
-class _Texts:
-    """A C array of strings, kept alive together with them."""
-
-    def __init__(self, texts: Iterable[str | bytes], what: str) -> None:
-        self._strings = [ffi.new("char[]", _encode(text, what)) for text in texts]
-        self.array = ffi.new("char *[]", self._strings) if self._strings else ffi.NULL
-
-
-def _replay(
-    paths: Sequence[str | os.PathLike[str]], loop: bool, rate: float, as_recorded: bool, reader: str
-) -> tuple[_Texts, CData]:
-    if isinstance(paths, str | bytes | os.PathLike) or not paths:
-        raise ShardError("captures are given as a list of one or more paths")
-    if not (math.isfinite(rate) and rate >= 0):
-        raise ShardError(f"rate: {rate} packets per second; give a number from 0 (as fast as possible) on")
-    options = ffi.new("smos_replay_options_t *")
-    options.rate, options.loop, options.as_recorded = rate, int(loop), int(as_recorded)
-    options.reader = _choice(reader, _READERS, "reader")
-    return _Texts([os.fsencode(path) for path in paths], "path"), options
-
-
 def _packet_port(spec: Mapping[str, Any], resumed: bool) -> CData:
     native = ffi.new("smos_packet_port_t *")
     native.fd[0], native.fd[1] = [*spec["fds"], -1][:2]
@@ -665,142 +497,3 @@ def _xsk_port(spec: Mapping[str, Any]) -> CData:
     for place, name in enumerate(spec["names"]):
         ffi.memmove(native.name[place], name.encode()[:15], len(name.encode()[:15]))
     return native
-
-
-def _native_config(config: ShardConfig) -> CData:
-    native = ffi.new("smos_config_t *")
-    lib.smos_config_default(native)
-    if config.memory is not None:
-        _whole(config.memory, "memory")
-        if lib.smos_config_memory(native, config.memory) < 0:
-            raise ShardError(f"memory: {config.memory} bytes are too few for a worker; give more")
-    for name in ("worker", "workers", "owner_seed"):
-        _set(native, name, getattr(config, name))
-    for name in _SIZES:
-        if (value := getattr(config, name)) is not None:
-            _set(native, name, value)
-    for name in _TIMES:
-        if (seconds := getattr(config, name)) is not None:
-            setattr(native, f"{name}_ns", _nanoseconds(seconds, name))
-    if config.gap_seconds is not None:
-        native.gap_ns = _nanoseconds(config.gap_seconds, "gap_seconds")
-    for field, name, choices in (
-        ("defrag_policy", "defrag_policy", DEFRAG_POLICIES),
-        ("overlap_policy", "overlap_policy", OVERLAP_POLICIES),
-        ("acked_gaps", "acked_gaps", _ACKED_GAPS),
-        ("flow_buffer_full", "flow_full", _FULL),
-        ("worker_buffer_full", "worker_full", _FULL),
-        ("flow_table_full", "table_full", _TABLE_FULL),
-        ("urgent", "urgent_policy", _URGENT),
-        ("midstream", "midstream", _MIDSTREAM),
-        ("checksums", "checksums", _CHECKSUMS),
-        ("key", "key", _KEYS),
-    ):
-        if (chosen := getattr(config, field)) is not None:
-            setattr(native, name, _choice(chosen, choices, field))
-    for what in config.refuse:
-        native.refuse |= _choice(what, _REFUSALS, "refuse")
-    for field, name, choices in (
-        ("defrag_networks", "defrag_prefix", DEFRAG_POLICIES),
-        ("overlap_networks", "overlap_prefix", OVERLAP_POLICIES),
-    ):
-        if text := getattr(config, field):
-            list_of = getattr(native, f"{name}es")
-            networks = _networks(text, choices, field)
-            setattr(native, f"{name}_count", len(networks))
-            for entry, (network, policy) in zip(list_of, networks, strict=False):
-                _set_network(entry, network, policy)
-    native.live, native.records = int(config.live), int(config.records)
-    native.detail = (
-        (lib.SMOS_DETAIL_HISTORY if config.history else 0)
-        | (lib.SMOS_DETAIL_RTT if config.rtt else 0)
-        | (lib.SMOS_DETAIL_ANOMALIES if config.anomalies else 0)
-    )
-    native.publish = _publish_bits(config.publish)
-    if config.hash_key is not None:
-        if len(config.hash_key) != ffi.sizeof("uint64_t[4]"):
-            raise ShardError(f"hash_key: {len(config.hash_key)} bytes; give 32")
-        ffi.memmove(native.hash_key, config.hash_key, len(config.hash_key))
-    native.stats_fd, native.state_fd, native.breadcrumb_fd = config.stats_fd, config.state_fd, config.breadcrumb_fd
-    return native
-
-
-def _networks(text: str, choices: Mapping[str, int], name: str) -> list[tuple[_Network, int]]:
-    found: list[tuple[_Network, int]] = []
-    for item in text.split(","):
-        network, equals, policy = item.strip().partition("=")
-        try:
-            if not equals:
-                raise ValueError
-            found.append((ipaddress.ip_network(network.strip(), strict=False), _choice(policy.strip(), choices, name)))
-        except ValueError:
-            raise ShardError(f'{name}: {item.strip()!r}; give NETWORK=POLICY, as in "10.0.0.0/8=windows"') from None
-    if len(found) > _MAX_PREFIXES:
-        raise ShardError(f"{name}: {len(found)} networks; at most {_MAX_PREFIXES} can have a policy of their own")
-    return found
-
-
-def _set_network(entry: CData, network: _Network, policy: int) -> None:
-    packed = network.network_address.packed
-    mapped = packed if network.version == 6 else bytes(10) + b"\xff\xff" + packed
-    ffi.memmove(entry.address, mapped, len(mapped))
-    entry.bits = network.prefixlen + (0 if network.version == 6 else 96)
-    entry.version, entry.policy = network.version, policy
-
-
-def _set(native: CData, name: str, value: int) -> None:
-    _whole(value, name)
-    try:
-        setattr(native, name, value)
-    except OverflowError:
-        raise ShardError(f"{name}: {value} is too large") from None
-
-
-def _whole(value: int, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ShardError(f"{name}: {value!r}; give a whole number from 0 on")
-    if value >= 2**64:
-        raise ShardError(f"{name}: {value} is too large")
-
-
-def _nanoseconds(seconds: float, name: str) -> int:
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise ShardError(f"{name}: {seconds} seconds; give a number from 0 on")
-    return min(round(seconds * 1e9), _MAX_NS)
-
-
-def _choice(text: str, choices: Mapping[str, int], name: str) -> int:
-    if text not in choices:
-        raise ShardError(f"{name}: {text!r}; choose one of {', '.join(choices)}")
-    return choices[text]
-
-
-def _publish_bits(names: Iterable[str]) -> int:
-    bits = 0
-    for name in names:
-        bits |= _choice(name, _PUBLISH, "publish")
-    return bits
-
-
-def _encode(text: str | bytes, what: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    if b"\0" in data:
-        raise ShardError(f"{what}: {text!r} has a NUL character in it")
-    return data
-
-
-def _alive(result: int, what: str) -> bool:
-    if result == -errno.ESTALE:
-        return False
-    if result < 0:
-        raise ShardError(f"{what}(): {os.strerror(-result)}")
-    return True
-
-
-def _check(result: int, error: CData) -> None:
-    if result < 0:
-        raise ShardError(_text(error) or os.strerror(-result))
-
-
-def _text(text: CData) -> str:
-    return "" if text == ffi.NULL else str(ffi.string(text).decode("utf-8", "replace"))

@@ -32,7 +32,8 @@ from shardmos.control.rights import find_user
 from shardmos.errors import ShardmosError
 from shardmos.workers import confine
 from shardmos.workers.modules import Prepared, prepare
-from shardmos.workers.shard import Run, Shard, ShardConfig
+from shardmos.workers.shard import Run, Shard
+from shardmos.workers.shard_config import ShardConfig
 
 TURN_SECONDS = 0.004
 FLUSH_SECONDS = 0.05
@@ -343,7 +344,7 @@ class Worker:
         if events := self._shard.take_events():
             self._send(b"events", events, array_length(events), wait)
         if records := self._shard.take_records():
-            from shardmos.workers.shard import RECORD_SIZE
+            from shardmos.workers.binding import RECORD_SIZE
 
             self._send(b"flows", records, len(records) // RECORD_SIZE, wait)
 
@@ -408,7 +409,7 @@ class Dealing:
 
     def main(self) -> int:
         """Until the captures end. What goes wrong is one line on standard error, and the exit code 1."""
-        from shardmos.workers.shard import Dealer
+        from shardmos.workers.dealer import Dealer
 
         port = self._spec["port"]
         pin(self._spec["rest_cores"])
