@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -89,3 +90,56 @@ def test_a_pair_is_served_while_its_modules_rest(runtime_dir: Path, tmp_path: Pa
         assert talk.received(1) == after
         counters = settled(running)
         assert counters["drop_resting"] == 0 if fail == "open" else counters["drop_resting"] >= 30
+
+
+def pings(wire: Wire, seconds: int) -> bool:
+    """Whether `ping` gets an answer within that time; its neighbour is known before, so that ARP is not asked."""
+    return wire.client.run("ping", "-c", "1", "-w", str(seconds), wire.SERVER).returncode == 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("fail", ["closed", "open"])
+def test_a_worker_that_dies_while_it_rests_is_replaced_by_one_that_rests(
+    runtime_dir: Path, tmp_path: Path, fail: str, driver: str
+) -> None:
+    """Nobody loads modules that kill, and nobody leaves the pair without a worker, until the modules are gone."""
+    if shutil.which("ping") is None:
+        pytest.skip("the program ping is missing: apt-get install iputils-ping")
+    arguments = quick("--pair", "left", "right", "-w", "1", "--driver", driver, "--set", f"port.fail={fail}")
+    with Wire(queues=1) as wire, Running(*arguments, prefix=wire.box.command()) as running, running.client() as client:
+        assert pings(wire, 10)
+        until(lambda: running.status()["spare"])
+        client.push(write_module(tmp_path / "fragile.py", FRAGILE, "import os"))
+        keep_killing(running, Talk(wire))
+        pid = worker_of(running)["pid"]
+        running.workers()[0].kill()
+        until(lambda: worker_of(running)["state"] == "resting" and worker_of(running)["pid"] != pid)
+        if fail == "open":
+            assert pings(wire, 2)
+        else:
+            before = totals(running)["drop_resting"]
+            assert not pings(wire, 2)
+            assert totals(running)["drop_resting"] > before
+        client.rm("Probe")
+        until(lambda: worker_of(running)["state"] == "running")
+        assert pings(wire, 10)
+
+
+def test_a_module_that_cannot_be_loaded_again_rests_too(runtime_dir: Path, tmp_path: Path) -> None:
+    """It was pushed when it could be; now each worker that is given it dies before it has taken a packet."""
+    switch = tmp_path / "abort"
+    head = f"import os\nif os.path.exists({str(switch)!r}):\n    os.abort()"
+    arguments = quick("--pair", "left", "right", "-w", "1", "--set", "port.fail=open")
+    with Wire(queues=1) as wire, Running(*arguments, prefix=wire.box.command()) as running, running.client() as client:
+        until(lambda: running.status()["spare"])
+        client.push(write_module(tmp_path / "fragile.py", SOUND, head))
+        switch.touch()
+        running.workers()[0].kill()
+        until(lambda: worker_of(running)["restarts"] >= 7 and worker_of(running)["state"] == "resting", 60)
+        talk = Talk(wire)
+        talk.send()
+        assert talk.received(1) == [0]
+        switch.unlink()
+        until(lambda: worker_of(running)["state"] == "running", 60)
+        assert client.ls()[0]["name"] == "Probe"
+        assert talk.send() == 1 and talk.received(1) == [1]

@@ -36,6 +36,7 @@ from shardmos.errors import ShardmosError
 STOP_SECONDS = 1.2
 _BATCH_HWM = 64
 _RINGS_SECONDS = 15.0
+_BARE_PAUSE = 0.2
 _FAILED_EXIT = 3  # of shardmos.workers.worker; that module needs the native library, this one does not
 
 log = logging.getLogger("shardmos")
@@ -299,14 +300,15 @@ class Supervisor:
         inside = f" in module {crumb['module']}" if crumb and crumb["module"] else ""
         log.error("worker %d (process %d) died%s: %s", slot.index, process.pid, inside, how)
         self._on_event("worker-died", worker=slot.index, pid=process.pid, reason=how, breadcrumb=crumb)
-        self._spawn_task(self._restart(slot, before))
+        self._spawn_task(self._restart(slot))
 
-    async def _restart(self, slot: Slot, before: str) -> None:
-        pause = slot.pause()
-        # A live port is served all the time. What dies even without modules is not made better by leaving them out.
-        slot.rests, slot.rest = self._while_resting() if pause and before != "resting" else "", pause
+    async def _restart(self, slot: Slot) -> None:
+        pause, bare = slot.pause(), bool(slot.rests)
+        slot.rests, slot.rest = self._while_resting() if pause else "", pause
         if not slot.rests:
             await asyncio.sleep(pause)
+        elif bare:  # it died without modules too: a live port is served all the same, but no core is spent on starts
+            await asyncio.sleep(min(pause, _BARE_PAUSE))
         if self._stopping:
             return
         slot.restarts += 1
@@ -367,17 +369,20 @@ class Supervisor:
         self.changed.set()
 
     async def _bring_up(self, slot: Slot) -> None:
+        process = slot.process
+        assert process is not None
         try:
             await self._on_ready(slot)
             if slot.state == "resting":
                 await self._rest(slot)
-            assert slot.process is not None
+            if slot.process is not process:
+                return
             if slot.alive:
-                self._on_event("worker-started", worker=slot.index, pid=slot.process.pid, core=slot.core)
+                self._on_event("worker-started", worker=slot.index, pid=process.pid, core=slot.core)
             if all(each.answers for each in self.slots):
                 self.prepare_spare()
         except ShardmosError as error:
-            if not self._stopping:
+            if not self._stopping and slot.process is process:  # else it died of it, and there is another by now
                 log.error("worker %d did not start: %s", slot.index, error)
                 self.kill(slot)
         self.changed.set()
