@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from shardmos.control import interface
+from shardmos.control import interface, memory
 from shardmos.control import pair as pairs
 from shardmos.control.fanout import owner_program
 from shardmos.control.interface import Interface
@@ -119,6 +119,7 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
         pairs.check(interfaces)
     largest, size = max(each.mtu for each in interfaces), options["ring"]
     ring = _pair_ring(largest, size) if pair else _block_ring(size, options["block_time"])
+    memory.check(names, ring.block_bytes * ring.blocks * len(names) * workers)
     port = PacketPort(names, interfaces, ring, options["fail"] == "open")
     try:
         if pair:

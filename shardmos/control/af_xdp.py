@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardmos.control import bpf, interface
+from shardmos.control import bpf, interface, memory
 from shardmos.control import pair as pairs
 from shardmos.control.interface import Interface
 from shardmos.control.offloads import SwitchedOff
@@ -94,8 +94,8 @@ class XdpPort:
             os.close(fd)
         for each in (one for ends in self.sockets for end in ends for one in reversed(end)):
             each.close()
-        for memory in self.memories:
-            memory.close()
+        for frames in self.memories:
+            frames.close()
         for lock in self.locks:
             lock.close()
         for off in self.off:
@@ -216,6 +216,7 @@ def _open_sockets(port: XdpPort, queues: list[int], workers: int) -> None:
     frame_bytes = 2048 if tallest + _TAGGED_HEADER + _HEADROOM <= 2048 else 4096
     port.ring = 1 << max(256, port.options["ring"] // frame_bytes).bit_length() - 1
     each = port.ring + port.ring // 2  # half as many again are on their way out
+    memory.check(port.names, each * sum(queues) * frame_bytes)
     for worker in range(workers):
         counts = [len(range(worker, count, workers)) for count in queues]
         if sum(counts) > _MOST_SOCKETS:
@@ -223,16 +224,16 @@ def _open_sockets(port: XdpPort, queues: list[int], workers: int) -> None:
                 f"{' and '.join(port.names)}: {sum(counts)} queues for one worker, at most {_MOST_SOCKETS}; "
                 "give more workers"
             )
-        memory = Memory(each * sum(counts), frame_bytes)
-        port.memories.append(memory)
+        frames = Memory(each * sum(counts), frame_bytes)
+        port.memories.append(frames)
         port.sockets.append([])
         first, number = None, 0
         for count in counts:
             port.sockets[-1].append([])
             for _ in range(count):
-                opened = Socket(memory, port.ring, first, port.options["busy_poll"])
+                opened = Socket(frames, port.ring, first, port.options["busy_poll"])
                 first = first or opened
-                opened.fill(memory, each * number)
+                opened.fill(frames, each * number)
                 number += 1
                 port.sockets[-1][-1].append(opened)
 
