@@ -119,7 +119,7 @@ class Rollout:
             "kind": artefact.kind,
             "replaced": replaced,
             "unchanged": False,
-            "workers": len(pauses),
+            "workers": len(pauses) + len(resting),
             "prepare_seconds": prepared - began,
             "commit_seconds": loop.time() - prepared,
             "pause_ns": pauses,
