@@ -44,14 +44,18 @@ class Rollout:
 
     async def bring_up(self, slot: Slot, publish: list[str]) -> list[str]:
         """Gives a new or rested worker the desired state; returns what it refused. Its packets begin here."""
+        if slot.rests:  # without modules no change of them concerns it, and its port waits for nobody's
+            return await self._begin(slot, [], publish, slot.rests)
         async with self._lock:
-            rests = slot.rests
-            modules = [] if rests else [module.current.to_worker() for module in self.modules.values()]
-            args = {"modules": modules, "publish": publish, "closed": rests == "closed"}
-            answer = await self._supervisor.ask(slot, "start", args, self._prepare_seconds)
-            if slot.state in ("ready", "resting"):  # before the lock is given up: the next push must reach it
-                slot.state = "resting" if rests else "running"
-            return list(answer["refused"])
+            modules = [module.current.to_worker() for module in self.modules.values()]
+            return await self._begin(slot, modules, publish, "")
+
+    async def _begin(self, slot: Slot, modules: list[dict[str, Any]], publish: list[str], rests: str) -> list[str]:
+        args = {"modules": modules, "publish": publish, "closed": rests == "closed"}
+        answer = await self._supervisor.ask(slot, "start", args, self._prepare_seconds)
+        if slot.state in ("ready", "resting"):  # before the lock is given up: the next push must reach it
+            slot.state = "resting" if rests else "running"
+        return list(answer["refused"])
 
     async def push(self, file: str, content: bytes, params: dict[str, str], rename: str | None) -> dict[str, Any]:
         """Puts a module, or a new version of one, in place on all workers."""
