@@ -119,15 +119,27 @@ static inline void ng_packet(bytes_t *b, uint32_t interface, uint64_t ticks, uin
     free(body.data);
 }
 
+static char saved[8][64];
+static pid_t saver;
+
+static inline void remove_saved(void)
+{
+    for (int i = 0; i < 8 && getpid() == saver; i++)
+        if (saved[i][0] != '\0') unlink(saved[i]);
+}
+
 /* Writes a file of that content, frees the content; the path is overwritten by the 8th call after this one. */
 static inline const char *save(bytes_t *b)
 {
-    static char paths[8][64];
     static int next;
-    char *path = paths[next++ % 8];
+    if (!saver) {
+        saver = getpid();
+        atexit(remove_saved);
+    }
+    char *path = saved[next++ % 8];
     if (path[0] != '\0') unlink(path);
     const char *folder = getenv("TMPDIR");
-    snprintf(path, sizeof paths[0], "%s/smos-test-XXXXXX", folder != NULL && strlen(folder) < 40 ? folder : "/tmp");
+    snprintf(path, sizeof saved[0], "%s/smos-test-XXXXXX", folder != NULL && strlen(folder) < 40 ? folder : "/tmp");
     int fd = mkstemp(path);
     CHECK(fd >= 0);
     CHECK(b->length == 0 || write(fd, b->data, b->length) == (ssize_t)b->length);
