@@ -14,47 +14,56 @@ static inline void mapped(uint8_t out[16], uint32_t address) /* as it lies in me
     memcpy(out, words, 16);
 }
 
-/* TCP's usual options as tcp_options.c reads them; *flags gets SMOS__HAS_*. False: something there is unusual or wrong. */
-static __attribute__((noinline)) bool options(const uint8_t *p, uint32_t n, bool syn, smos__layer_t *l, uint32_t *flags)
+/* TCP's usual options as tcp_options.c reads them: SMOS__HAS_*. UNUSUAL: something there is unusual or wrong. */
+#define UNUSUAL UINT32_MAX
+static __attribute__((noinline)) uint32_t options(const uint8_t *p, uint32_t n, bool syn, smos__layer_t *l)
 {
-    uint32_t seen = 0;
+    uint32_t seen = 0, flags = 0;
     for (uint32_t i = 0; i < n;) {
         uint8_t kind = p[i];
-        if (kind == 0) return true;
+        if (kind == 0) break;
         if (kind == 1) {
             i++;
             continue;
         }
-        if (i + 2 > n) return false;
+        if (i + 2 > n) return UNUSUAL;
         uint32_t length = p[i + 1];
         const uint8_t *v = p + i + 2;
-        if (kind > 8 || i + length > n || seen >> kind & 1) return false;
+        if (kind > 8 || i + length > n || seen >> kind & 1) return UNUSUAL;
         seen |= 1u << kind;
         if (kind == 8 && length == 10) {
             l->tsval = smos__be32(v);
             l->tsecr = smos__be32(v + 4);
-            *flags |= SMOS__HAS_TIMESTAMP;
+            flags |= SMOS__HAS_TIMESTAMP;
         } else if (kind == 5 && length >= 10 && length % 8 == 2) {
             l->sack = v;
             l->sack_blocks = (uint8_t)(length / 8);
-            *flags |= SMOS__HAS_SACK;
+            flags |= SMOS__HAS_SACK;
         } else if (!syn) {
-            return false;
+            return UNUSUAL;
         } else if (kind == 2 && length == 4) {
             l->mss = smos__be16(v);
-            *flags |= SMOS__HAS_MSS;
+            flags |= SMOS__HAS_MSS;
         } else if (kind == 3 && length == 3 && v[0] <= 14) {
             l->wscale = v[0];
-            *flags |= SMOS__HAS_WSCALE;
+            flags |= SMOS__HAS_WSCALE;
         } else if (kind == 4 && length == 2) {
-            *flags |= SMOS__SACK_PERMITTED;
+            flags |= SMOS__SACK_PERMITTED;
         } else {
-            return false;
+            return UNUSUAL;
         }
         i += length;
     }
-    return true;
+    return flags;
 }
+
+/* Neighbours in the layer are written as one word. */
+_Static_assert(offsetof(smos__layer_t, ack) == offsetof(smos__layer_t, seq) + 4 && offsetof(smos__layer_t, wscale) == offsetof(smos__layer_t, tcp_flags) + 1 &&
+               offsetof(smos__layer_t, mss) == offsetof(smos__layer_t, tcp_flags) + 2 && offsetof(smos__layer_t, ttl) == offsetof(smos__layer_t, sack_blocks) + 1 &&
+               offsetof(smos__layer_t, tunnel_kind) == offsetof(smos__layer_t, sack_blocks) + 2 && offsetof(smos__layer_t, anomaly_count) == offsetof(smos__layer_t, sack_blocks) + 3 &&
+               offsetof(smos_tuple_t, dport) == offsetof(smos_tuple_t, sport) + 2 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "neighbours");
+
+static inline void put32(void *to, uint32_t v) { memcpy(to, &v, sizeof v); }
 
 /* What follows a link header of `link` bytes, of which and of 40 more the caller has made sure. Twice in the program, so that frames
  * without a tag pay nothing for tags. */
@@ -63,21 +72,9 @@ static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *
     const uint8_t *ip = frame->data + link, *tcp = ip + IPV4;
     if (ip[0] != 0x45 || ip[9] != 6 || smos__be16(ip + 6) & 0xbfff) return false;
     uint32_t length = smos__be16(ip + 2), header = (uint32_t)(tcp[12] >> 4) * 4;
-    if (length > frame->caplen - link || length < IPV4 + header) return false;
+    if (length > frame->caplen - link || length < IPV4 + header || header < 20) return false;
     if (tcp[12] & 0x0f) return false; /* reserved bits */
-    uint32_t flags = SMOS__L4_WHOLE;
-    smos__layer_t *l = &out->layer[0];
-    l->mss = 0;
-    l->wscale = 0;
-    l->sack_blocks = 0;
-    if (header == 32 && smos__be32(tcp + 20) == TIMESTAMPS) {
-        flags |= SMOS__HAS_TIMESTAMP;
-        l->tsval = smos__be32(tcp + 24);
-        l->tsecr = smos__be32(tcp + 28);
-    } else if (header < 20 || (header > 20 && !options(tcp + 20, header - 20, tcp[13] & SMOS__SYN, l, &flags))) {
-        return false;
-    }
-    uint32_t source, destination;
+    uint32_t flags = SMOS__L4_WHOLE, source, destination;
     memcpy(&source, ip + 12, 4);
     memcpy(&destination, ip + 16, 4);
     if (frame->flags & SMOS__FRAME_NO_CHECKSUM) {
@@ -85,13 +82,27 @@ static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *
     } else {
         uint32_t segment = length - IPV4;
         uint64_t pseudo = (uint64_t)source + destination + __builtin_bswap16(6) + __builtin_bswap16((uint16_t)segment);
-        if (smos__fold16(smos__sum20(ip)) != 0xffff || smos__fold16(smos__sum64(tcp, segment, pseudo)) != 0xffff) return false;
+        if (!smos__sum_right(smos__sum64(ip, IPV4, 0)) || !smos__sum_right(smos__sum64(tcp, segment, pseudo))) return false;
+    }
+    smos__layer_t *l = &out->layer[0];
+    put32(&l->sack_blocks, (uint32_t)ip[8] << 8); /* and ttl, tunnel_kind, anomaly_count */
+    put32(&l->tcp_flags, tcp[13]);                /* and wscale, mss */
+    if (header == 32 && smos__be32(tcp + 20) == TIMESTAMPS) {
+        flags |= SMOS__HAS_TIMESTAMP;
+        l->tsval = smos__be32(tcp + 24);
+        l->tsecr = smos__be32(tcp + 28);
+    } else if (header > 20) {
+        uint32_t found = options(tcp + 20, header - 20, tcp[13] & SMOS__SYN, l);
+        if (found == UNUSUAL) return false;
+        flags |= found;
     }
     if ((ip[1] & 3) == 3) flags |= SMOS__ECN_CE;
     mapped(l->tuple.src, source);
     mapped(l->tuple.dst, destination);
-    l->tuple.sport = smos__be16(tcp);
-    l->tuple.dport = smos__be16(tcp + 2);
+    uint32_t ports;
+    memcpy(&ports, tcp, 4);
+    ports = __builtin_bswap32(ports);
+    put32(&l->tuple.sport, ports << 16 | ports >> 16);
     l->tuple.proto = 6;
     l->tuple.version = 4;
     l->tuple.vlan = outer;
@@ -102,14 +113,13 @@ static inline __attribute__((always_inline)) bool ipv4_tcp(const smos__frame_t *
     l->payload = l->payload_len ? tcp + header : NULL;
     l->ip_len = length;
     l->ip_captured = length;
-    l->seq = smos__be32(tcp + 4);
-    l->ack = smos__be32(tcp + 8);
-    l->tcp_flags = tcp[13];
+    uint64_t numbers;
+    memcpy(&numbers, tcp + 4, 8);
+    numbers = __builtin_bswap64(numbers);
+    numbers = numbers << 32 | numbers >> 32;
+    memcpy(&l->seq, &numbers, 8); /* and ack */
     l->window = smos__be16(tcp + 14);
     l->urgent = smos__be16(tcp + 18);
-    l->ttl = ip[8];
-    l->tunnel_kind = 0;
-    l->anomaly_count = 0;
     l->vlan[0] = outer;
     l->vlan[1] = inner;
     l->tunnel_id = 0;

@@ -4,20 +4,36 @@
 #ifdef __x86_64__
 #include <immintrin.h>
 
-__attribute__((target("avx2"))) uint64_t smos__sum_avx2(const uint8_t *p, uint32_t n)
+#define CHUNK 65536u /* bytes: the 32-bit sums of no more can overflow */
+
+__attribute__((target("avx2"))) static uint64_t chunk(const uint8_t *p, uint32_t n)
 {
-    /* The two halves of each 64-bit word are added apart: 32 bits of room for carries are more than 64 KiB can fill. 2^32 is 1 here. */
-    const __m256i low = _mm256_set1_epi64x(0xffffffff);
-    __m256i even[2] = { _mm256_setzero_si256(), _mm256_setzero_si256() }, odd[2] = { _mm256_setzero_si256(), _mm256_setzero_si256() };
-    for (; n >= 64; n -= 64, p += 64) {
-        for (int i = 0; i < 2; i++) {
-            __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)p + i);
-            even[i] = _mm256_add_epi64(even[i], _mm256_and_si256(v, low));
-            odd[i] = _mm256_add_epi64(odd[i], _mm256_srli_epi64(v, 32));
-        }
+    /* vpmaddwd adds neighbouring 16-bit words into 32 bits, but takes them as signed: with the top bit turned each is 0x8000 less. */
+    const __m256i turn = _mm256_set1_epi16((short)0x8000), one = _mm256_set1_epi16(1);
+    __m256i a = _mm256_setzero_si256(), b = _mm256_setzero_si256();
+    const uint64_t turned = (uint64_t)(n / 64) * 32 * 0x8000;
+    for (const uint8_t *end = p + n; p != end; p += 64) {
+        const __m256i *v = (const __m256i *)(const void *)p;
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_xor_si256(_mm256_loadu_si256(v), turn), one));
+        b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_xor_si256(_mm256_loadu_si256(v + 1), turn), one));
     }
-    __m256i all = _mm256_add_epi64(_mm256_add_epi64(even[0], odd[0]), _mm256_add_epi64(even[1], odd[1]));
-    __m128i half = _mm_add_epi64(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
-    return (uint64_t)_mm_cvtsi128_si64(half) + (uint64_t)_mm_extract_epi64(half, 1);
+    __m256i both = _mm256_add_epi64(_mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(a)), _mm256_cvtepi32_epi64(_mm256_extracti128_si256(a, 1))),
+                                    _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(b)), _mm256_cvtepi32_epi64(_mm256_extracti128_si256(b, 1))));
+    __m128i half = _mm_add_epi64(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    return (uint64_t)_mm_cvtsi128_si64(half) + (uint64_t)_mm_extract_epi64(half, 1) + turned;
+}
+
+
+uint64_t smos__sum_long(const uint8_t *p, uint32_t n, uint64_t sum)
+{
+    if (__builtin_cpu_supports("avx2")) {
+        for (; n > CHUNK; n -= CHUNK, p += CHUNK) sum = smos__sum_carry(sum, chunk(p, CHUNK));
+        sum = smos__sum_carry(sum, chunk(p, n & ~63u));
+        p += n & ~63u;
+        n &= 63;
+    } else {
+        for (; n >= 64; n -= 64, p += 64) sum = smos__sum_block(p, sum);
+    }
+    return smos__sum_short(p, n, sum);
 }
 #endif

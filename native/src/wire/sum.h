@@ -2,46 +2,55 @@
 #ifndef SMOS__SUM_H
 #define SMOS__SUM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
+static inline uint64_t smos__sum_carry(uint64_t sum, uint64_t v)
+{
+    sum += v;
+    return sum + (sum < v);
+}
+
 #ifdef __x86_64__
-#define SMOS__SUM_WIDE 256 /* bytes from which on the wide loop pays */
-/* Of n / 64 * 64 bytes; n is at most 2^31. Only where the processor has AVX2. */
-uint64_t smos__sum_avx2(const uint8_t *p, uint32_t n);
+#define SMOS__SUM_LONG 256 /* bytes from which on a call pays, which looks for a wide loop */
+uint64_t smos__sum_long(const uint8_t *p, uint32_t n, uint64_t sum); /* as smos__sum64 */
+
+/* Of 64 bytes. */
+static inline uint64_t smos__sum_block(const uint8_t *p, uint64_t sum)
+{
+    __asm__("addq (%1), %0\n\tadcq 8(%1), %0\n\tadcq 16(%1), %0\n\tadcq 24(%1), %0\n\tadcq 32(%1), %0\n\tadcq 40(%1), %0\n\t"
+            "adcq 48(%1), %0\n\tadcq 56(%1), %0\n\tadcq $0, %0"
+            : "+r"(sum)
+            : "r"(p), "m"(*(const uint8_t(*)[64])p)
+            : "cc");
+    return sum;
+}
 #endif
 
-/* Ones' complement sum of `n` bytes in memory order, as 64 bits still to be folded. */
-static inline __attribute__((always_inline)) uint64_t smos__sum64(const uint8_t *p, uint32_t n, uint64_t sum)
+/* Of less than 64 bytes. */
+static inline __attribute__((always_inline)) uint64_t smos__sum_short(const uint8_t *p, uint32_t n, uint64_t sum)
 {
 #ifdef __x86_64__
-    if (n >= SMOS__SUM_WIDE && __builtin_cpu_supports("avx2")) {
-        uint64_t wide = smos__sum_avx2(p, n);
-        sum += wide;
-        sum += sum < wide;
-        p += n & ~63u;
-        n &= 63;
+    if (n & 32) {
+        __asm__("addq (%1), %0\n\tadcq 8(%1), %0\n\tadcq 16(%1), %0\n\tadcq 24(%1), %0\n\tadcq $0, %0" : "+r"(sum) : "r"(p), "m"(*(const uint8_t(*)[32])p) : "cc");
+        p += 32;
     }
-    for (; n >= 64; n -= 64, p += 64)
-        __asm__("addq (%1), %0\n\tadcq 8(%1), %0\n\tadcq 16(%1), %0\n\tadcq 24(%1), %0\n\tadcq 32(%1), %0\n\tadcq 40(%1), %0\n\t"
-                "adcq 48(%1), %0\n\tadcq 56(%1), %0\n\tadcq $0, %0"
-                : "+r"(sum)
-                : "r"(p), "m"(*(const uint8_t(*)[64])p)
-                : "cc");
-#endif
+    if (n & 16) {
+        __asm__("addq (%1), %0\n\tadcq 8(%1), %0\n\tadcq $0, %0" : "+r"(sum) : "r"(p), "m"(*(const uint8_t(*)[16])p) : "cc");
+        p += 16;
+    }
+#else
     for (; n >= 16; n -= 16, p += 16) {
         uint64_t v[2];
         memcpy(v, p, 16);
-        sum += v[0];
-        sum += sum < v[0];
-        sum += v[1];
-        sum += sum < v[1];
+        sum = smos__sum_carry(smos__sum_carry(sum, v[0]), v[1]);
     }
+#endif
     if (n & 8) {
         uint64_t v;
         memcpy(&v, p, 8);
-        sum += v;
-        sum += sum < v;
+        sum = smos__sum_carry(sum, v);
         p += 8;
     }
     uint64_t rest = 0; /* the last bytes, as they would lie in a word padded with zeros */
@@ -58,17 +67,22 @@ static inline __attribute__((always_inline)) uint64_t smos__sum64(const uint8_t 
         p += 2;
     }
     if (n & 1) rest += *p;
-    sum += rest;
-    return sum + (sum < rest);
+    return smos__sum_carry(sum, rest);
 }
 
-/* Of an IPv4 header without options. */
-static inline uint64_t smos__sum20(const uint8_t *p)
+/* Ones' complement sum of `n` bytes in memory order, as 64 bits still to be folded; n is at most 2^31. */
+static inline __attribute__((always_inline)) uint64_t smos__sum64(const uint8_t *p, uint32_t n, uint64_t sum)
 {
-    uint32_t v[5];
-    memcpy(v, p, 20);
-    return (uint64_t)v[0] + v[1] + v[2] + v[3] + v[4];
+#ifdef __x86_64__
+    if (n >= SMOS__SUM_LONG) return smos__sum_long(p, n, sum);
+    for (; n >= 64; n -= 64, p += 64) sum = smos__sum_block(p, sum);
+#endif
+    return smos__sum_short(p, n, sum);
 }
+
+/* Does a sum that is not 0 fold to 0xffff? It does if 0xffff divides it: then, and only then, its product with the inverse of 0xffff modulo 2^64 is one
+ * of the multiples' places (H. S. Warren, Hacker's Delight, 10-17). */
+static inline bool smos__sum_right(uint64_t sum) { return sum * UINT64_C(0xfffefffefffeffff) <= UINT64_MAX / 0xffff; }
 
 static inline __attribute__((always_inline)) uint16_t smos__fold16(uint64_t sum)
 {
