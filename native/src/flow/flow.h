@@ -48,7 +48,7 @@ typedef struct smos__endpoint {
     uint64_t wire_bytes;
     uint32_t window;    /* it last advertised, scaled, bytes */
     uint32_t ts_recent; /* RFC 7323 4.3 */
-    uint32_t ts_time;   /* packet time of ts_recent, seconds */
+    uint32_t ts_time;   /* packet time of ts_recent, 2^30 ns */
     uint8_t state;      /* smos_tcp_state */
     uint8_t wscale;     /* 255: not announced */
     uint16_t flags;

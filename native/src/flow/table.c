@@ -1,9 +1,6 @@
 #include "flow/table.h"
 
 #include <string.h>
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
 
 
 #define LEAST_BUCKETS 1024  /* at least 2 * SMOS__MAX_PROBES: what a split moves never lands where it is still looking */
@@ -37,40 +34,17 @@ void smos__table_init(smos__table_t *t, void *memory, uint32_t capacity)
 }
 
 
-/* A bit for each entry of the bucket that has this hash, without a branch: where an entry stands could not be foretold. */
-static inline uint32_t same_hash(const smos__bucket_t *b, uint32_t hash)
-{
-    uint32_t bits = 0;
-#ifdef __SSE2__
-    const __m128i *hashes = (const __m128i *)(const void *)b->hash, wanted = _mm_set1_epi32((int)hash);
-    __m128i low = _mm_cmpeq_epi32(_mm_load_si128(hashes), wanted), high = _mm_cmpeq_epi32(_mm_load_si128(hashes + 1), wanted);
-    bits = (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(low)) | (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(high)) << 4;
-#else
-    for (int i = 0; i < SMOS__BUCKET_ENTRIES; i++) bits |= (uint32_t)(b->hash[i] == hash) << i;
-#endif
-    return bits & ((1u << SMOS__BUCKET_ENTRIES) - 1);
-}
-
-
 uint32_t smos__table_find(const smos__table_t *t, const smos__flow_t *flows, uint32_t hash, const smos_tuple_t *key, int *direction)
 {
     const smos__bucket_t *b = smos__table_bucket(t, hash);
     for (int probe = 0; probe < SMOS__MAX_PROBES; probe++, b++) {
-        for (uint32_t bits = same_hash(b, hash); bits; bits &= bits - 1) {
+        for (uint32_t bits = smos__same_hash(b, hash); bits; bits &= bits - 1) {
             uint32_t entry = b->index[__builtin_ctz(bits)];
             if (entry && smos__tuple_match(&flows[entry - 1].tuple, key, direction)) return entry - 1;
         }
         if (!b->passed) break;
     }
     return SMOS__NO_FLOW;
-}
-
-
-uint32_t smos__table_hint(const smos__table_t *t, uint32_t hash)
-{
-    const smos__bucket_t *b = smos__table_bucket(t, hash);
-    uint32_t bits = same_hash(b, hash);
-    return bits ? b->index[__builtin_ctz(bits)] - 1 : SMOS__NO_FLOW; /* 0, a free one's, becomes NO_FLOW */
 }
 
 

@@ -8,6 +8,9 @@
 #define SMOS__TABLE_H
 
 #include <stdbool.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "flow/flow.h"
 
@@ -43,21 +46,30 @@ static inline uint64_t smos__mul_fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static inline uint64_t smos__hash_end(const smos__table_t *t, const uint8_t address[16], uint16_t port, uint8_t version)
+static inline uint64_t smos__hash_end(const smos__table_t *t, const uint8_t address[16], uint16_t port)
 {
     uint64_t a[2];
     __builtin_memcpy(a, address, 16);
-    if (version == 4) return smos__mul_fold((a[1] ^ (uint64_t)port << 13) + t->key[0], (a[1] >> 32) + t->key[1]); /* the rest of the address is the same for all */
     return smos__mul_fold(a[0] + t->key[0], (a[1] ^ (uint64_t)port << 13) + t->key[1]) + smos__mul_fold(a[1] + t->key[2], port + t->key[3]);
+}
+
+static inline uint64_t smos__hash_end4(const smos__table_t *t, const uint8_t address[16], uint16_t port)
+{
+    uint32_t a; /* the rest of the address is the same for all */
+    __builtin_memcpy(&a, address + 12, 4);
+    return smos__mul_fold(((uint64_t)a << 16 | port) + t->key[0], a + t->key[1]);
 }
 
 static inline uint32_t smos__table_hash(const smos__table_t *t, const smos_tuple_t *k)
 {
-    uint64_t ends = smos__hash_end(t, k->src, k->sport, k->version) + smos__hash_end(t, k->dst, k->dport, k->version);
-    uint64_t rest = (uint64_t)k->proto | (uint64_t)k->version << 8 | (uint64_t)k->vlan << 16 | (uint64_t)k->tunnel << 32;
-    uint64_t h = smos__mul_fold(ends + rest + t->key[4], t->key[5] | 1);
+    uint64_t ends = __builtin_expect(k->version == 4, 1) ? smos__hash_end4(t, k->src, k->sport) + smos__hash_end4(t, k->dst, k->dport)
+                                                       : smos__hash_end(t, k->src, k->sport) + smos__hash_end(t, k->dst, k->dport);
+    uint32_t protocol; /* with version and VLAN */
+    __builtin_memcpy(&protocol, &k->proto, 4);
+    uint64_t h = smos__mul_fold(ends + (protocol | (uint64_t)k->tunnel << 32) + t->key[4], t->key[5] | 1);
     return (uint32_t)(h ^ h >> 32);
 }
+_Static_assert(offsetof(smos_tuple_t, version) == offsetof(smos_tuple_t, proto) + 1 && offsetof(smos_tuple_t, vlan) == offsetof(smos_tuple_t, proto) + 2, "read as one word");
 
 static inline smos__bucket_t *smos__table_bucket(const smos__table_t *t, uint32_t hash)
 {
@@ -65,26 +77,55 @@ static inline smos__bucket_t *smos__table_bucket(const smos__table_t *t, uint32_
     return &t->buckets[at & t->mask >> (at >= t->count)]; /* without a branch: it could not be foretold */
 }
 
-/* The same flow? *direction is then SMOS_CLIENT if `k` goes from the flow's client, else SMOS_SERVER. */
+/* The same flow? *direction is then SMOS_CLIENT if `k` goes from the flow's client, else SMOS_SERVER. Equal one way, or turned; without a branch: which way could
+ * not be foretold. Ports lie in the first four bytes of the last word, source first. */
 static inline bool smos__tuple_match(const smos_tuple_t *flow, const smos_tuple_t *k, int *direction)
 {
-    uint64_t f[5], p[5];
-    __builtin_memcpy(f, flow, 40);
-    __builtin_memcpy(p, k, 40);
-    if (flow->tunnel != k->tunnel) return false;
-    /* Ports lie in the first four bytes of the fifth word, source first: equal one way, or turned. Without a branch: which way could not be foretold. */
-    uint64_t turned = (p[4] & 0xffffffff00000000u) | (uint32_t)((uint32_t)p[4] << 16 | (uint32_t)p[4] >> 16);
-    uint64_t differs = (f[4] ^ p[4]) | (f[1] ^ p[1]) | (f[3] ^ p[3]) | (f[0] ^ p[0]) | (f[2] ^ p[2]);
-    uint64_t differs_turned = (f[4] ^ turned) | (f[1] ^ p[3]) | (f[3] ^ p[1]) | (f[0] ^ p[2]) | (f[2] ^ p[0]);
-    if (differs && differs_turned) return false;
+    uint64_t f, p;
+    __builtin_memcpy(&f, &flow->sport, 8);
+    __builtin_memcpy(&p, &k->sport, 8);
+    uint64_t turned = (p & 0xffffffff00000000u) | (uint32_t)((uint32_t)p << 16 | (uint32_t)p >> 16);
+#ifdef __SSE2__
+    const __m128i *a = (const __m128i *)(const void *)flow->src, *b = (const __m128i *)(const void *)k->src;
+    const __m128i source = _mm_loadu_si128(a), destination = _mm_loadu_si128(a + 1), from = _mm_loadu_si128(b), to = _mm_loadu_si128(b + 1);
+    uint64_t differs = (f ^ p) | (uint32_t)(_mm_movemask_epi8(_mm_and_si128(_mm_cmpeq_epi8(source, from), _mm_cmpeq_epi8(destination, to))) ^ 0xffff);
+    uint64_t differs_turned = (f ^ turned) | (uint32_t)(_mm_movemask_epi8(_mm_and_si128(_mm_cmpeq_epi8(source, to), _mm_cmpeq_epi8(destination, from))) ^ 0xffff);
+#else
+    uint64_t a[4], b[4];
+    __builtin_memcpy(a, flow->src, 32);
+    __builtin_memcpy(b, k->src, 32);
+    uint64_t differs = (f ^ p) | (a[1] ^ b[1]) | (a[3] ^ b[3]) | (a[0] ^ b[0]) | (a[2] ^ b[2]);
+    uint64_t differs_turned = (f ^ turned) | (a[1] ^ b[3]) | (a[3] ^ b[1]) | (a[0] ^ b[2]) | (a[2] ^ b[0]);
+#endif
     *direction = differs ? SMOS_SERVER : SMOS_CLIENT;
-    return true;
+    return flow->tunnel == k->tunnel && (!differs || !differs_turned);
 }
+_Static_assert(offsetof(smos_tuple_t, dst) == 16 && offsetof(smos_tuple_t, sport) == 32 && offsetof(smos_tuple_t, dport) == 34 && offsetof(smos_tuple_t, tunnel) == 40, "compared as words");
 
 /* The slot, or SMOS__NO_FLOW; `flows` are the hot records. */
 uint32_t smos__table_find(const smos__table_t *, const smos__flow_t *flows, uint32_t hash, const smos_tuple_t *key, int *direction);
+/* A bit for each entry of the bucket that has this hash, without a branch: where an entry stands could not be foretold. */
+static inline uint32_t smos__same_hash(const smos__bucket_t *b, uint32_t hash)
+{
+    uint32_t bits = 0;
+#ifdef __SSE2__
+    const __m128i *hashes = (const __m128i *)(const void *)b->hash, wanted = _mm_set1_epi32((int)hash);
+    __m128i low = _mm_cmpeq_epi32(_mm_load_si128(hashes), wanted), high = _mm_cmpeq_epi32(_mm_load_si128(hashes + 1), wanted);
+    bits = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128()));
+#else
+    for (int i = 0; i < SMOS__BUCKET_ENTRIES; i++) bits |= (uint32_t)(b->hash[i] == hash) << i;
+#endif
+    return bits & ((1u << SMOS__BUCKET_ENTRIES) - 1);
+}
+
 /* A slot whose hash agrees, without looking at the flow: for prefetching. */
-uint32_t smos__table_hint(const smos__table_t *, uint32_t hash);
+static inline uint32_t smos__table_hint(const smos__table_t *t, uint32_t hash)
+{
+    const smos__bucket_t *b = smos__table_bucket(t, hash);
+    uint32_t bits = smos__same_hash(b, hash);
+    return bits ? b->index[__builtin_ctz(bits)] - 1 : SMOS__NO_FLOW; /* 0, a free one's, becomes NO_FLOW */
+}
+
 bool smos__table_insert(smos__table_t *, uint32_t hash, uint32_t index); /* false: no room within the probes */
 void smos__table_remove(smos__table_t *, uint32_t hash, uint32_t index);
 void smos__table_clear(smos__table_t *); /* of all entries; it stays as large as it is */
