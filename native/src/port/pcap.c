@@ -8,15 +8,51 @@ enum { MAGIC_MICRO = 0xa1b2c3d4, MAGIC_NANO = 0xa1b23c4d, MAGIC_MODIFIED = 0xa1b
 
 #define FILE_HEADER 24
 
+/* Records that lie whole before the end of what can be read, as nearly all do: up to `max` frames, nothing unusual among them. */
+static int receive_whole(smos__capture_t *c, smos__frame_t *burst, int max)
+{
+    smos__source_t *s = c->source;
+    const uint8_t *at = s->at, *ahead = s->ahead;
+    const uint32_t header = c->record_header, snaplen = c->snaplen, tick_ns = c->tick_ns;
+    const uint64_t packets = c->packets;
+    const uint16_t linktype = c->linktype;
+    uint64_t bytes = 0, backward = 0;
+    int64_t last_ns = c->last_ns;
+    int n = 0;
+    for (; n < max && (size_t)(s->end - at) >= header; n++) {
+        uint32_t caplen = smos__u32(c, at + 8), len = smos__u32(c, at + 12);
+        if (caplen > SMOS__MAX_CAPLEN || (size_t)(s->end - at) < (size_t)header + caplen) break;
+        int64_t time_ns = (int64_t)smos__u32(c, at) * 1000000000 + (int64_t)smos__u32(c, at + 4) * tick_ns;
+        const uint8_t *data = at + header;
+        at = data + caplen;
+        if (caplen > snaplen) caplen = snaplen;
+        if (len < caplen) len = caplen;
+        burst[n] = (smos__frame_t){ .data = data, .caplen = caplen, .len = len, .time_ns = time_ns, .number = packets + (uint64_t)n + 1, .linktype = linktype };
+        bytes += len;
+        backward += time_ns < last_ns;
+        last_ns = time_ns;
+        ahead = smos__source_fetch(s, at, ahead);
+    }
+    s->at = at;
+    s->ahead = ahead;
+    c->packets += (uint64_t)n;
+    c->port.stats.bytes += bytes;
+    c->port.stats.time_backward += backward;
+    c->last_ns = last_ns;
+    return n;
+}
+
+
 static int receive(smos__port_t *port, smos__frame_t *burst, int max)
 {
     smos__capture_t *c = (smos__capture_t *)port;
     if (c->failed) return SMOS__PORT_FAILED;
     smos__source_t *s = c->source;
     s->release(s);
-    size_t walked = 0;
+    const uint8_t *begin = s->at;
     const uint32_t header = c->record_header, snaplen = c->snaplen;
-    int n = 0, got = SMOS__SOURCE_OK;
+    int n = c->lengths == 0 ? receive_whole(c, burst, max) : 0, got = SMOS__SOURCE_OK;
+    size_t walked = (size_t)(s->at - begin);
     while (n < max) {
         if ((got = smos__source_need(s, header)) != SMOS__SOURCE_OK) break;
         const uint8_t *r = s->at;

@@ -44,16 +44,21 @@ static inline int smos__source_need(smos__source_t *s, size_t bytes)
 #define SMOS__FAR_AHEAD 65536
 #define SMOS__LINE 64
 
-/* Steps over bytes that need() made readable. A walk that hops from record to record waits for memory at each; having every
- * line fetched 4 KiB ahead hides it. */
+/* A walk that hops from record to record waits for memory at each; having every line fetched 4 KiB ahead hides it. The walk is `at`, lines before
+ * `ahead` were fetched; returns up to where they are now. */
+static inline const uint8_t *smos__source_fetch(const smos__source_t *s, const uint8_t *at, const uint8_t *ahead)
+{
+    if (ahead == NULL || __builtin_expect(ahead - at >= SMOS__PREFETCH, 1)) return ahead;
+    const uint8_t *limit = s->end - at > SMOS__PREFETCH ? at + SMOS__PREFETCH : s->end;
+    for (; ahead < limit; ahead += SMOS__LINE) __builtin_prefetch(ahead);
+    return ahead;
+}
+
+/* Steps over bytes that need() made readable. */
 static inline void smos__source_take(smos__source_t *s, size_t bytes)
 {
     s->at += bytes;
-    if (s->ahead == NULL) return;
-    const uint8_t *ahead = s->ahead;
-    const uint8_t *limit = s->end - s->at > SMOS__PREFETCH ? s->at + SMOS__PREFETCH : s->end;
-    for (; ahead < limit; ahead += SMOS__LINE) __builtin_prefetch(ahead);
-    s->ahead = ahead;
+    s->ahead = smos__source_fetch(s, s->at, s->ahead);
 }
 
 /* A regular file of `bytes` > 0 bytes, mapped. The descriptor stays the caller's. NULL with errno where it cannot be mapped. */
