@@ -221,8 +221,8 @@ static int64_t share_of(uint64_t use, uint64_t from, uint64_t all, int64_t least
  * others, down to a fourth. A flow whose next packet comes in time for the full timeout, and before the hand, lives on. */
 static bool overdue(const smos_shard_t *s, const smos__flow_t *f, const int64_t share[2])
 {
-    int64_t timeout = s->timeout[f->class_] / 64 * share[f->flags & SMOS__FLOW_QUEUED ? 0 : 1];
-    return timeout && s->now_ns - f->last_ns > timeout;
+    int64_t timeout = s->timeout[f->class_];
+    return timeout != SMOS__NEVER && s->now_ns - f->last_ns > timeout / 64 * share[f->flags & SMOS__FLOW_QUEUED ? 0 : 1];
 }
 
 

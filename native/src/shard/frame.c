@@ -1,5 +1,6 @@
 /* A frame and its layers: whose they are, what of them is followed, and what becomes of the rest. */
 #include "shard/shard.h"
+#include "tcp/fast.h"
 
 
 static smos__counter_t disposition_of(uint8_t result)
@@ -131,9 +132,12 @@ void smos__process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t 
         bool dropped = s->verdict == SMOS__DROP;
         if (s->config.key == 0) l->tuple.vlan = 0, l->tuple.tunnel = 0;
         bool readable = d->result == SMOS__WIRE_OK || k < layers - 1 || l->flags & SMOS__L4_WHOLE;
-        smos__counter_t how = dropped ? SMOS__C_packets_flow
-                            : layers == 1 && !s->edits.active ? smos__process_layer(s, frame, l, first_hash, hint, readable)
-                                          : smos__process_layer(s, smos__as_edited(s, frame), l, smos__table_hash(&s->table, &l->tuple), SMOS__NO_FLOW, readable);
+        const bool first = layers == 1 && !s->edits.active;
+        const smos__frame_t *as = first ? frame : smos__as_edited(s, frame);
+        uint32_t hash = first ? first_hash : smos__table_hash(&s->table, &l->tuple);
+        uint32_t at = first ? hint : smos__table_hint(&s->table, hash);
+        smos__counter_t how = dropped || (readable && smos__tcp_usual(l) && at != SMOS__NO_FLOW && smos__process_plain(s, as, l, at)) ? SMOS__C_packets_flow
+                                                                                                       : smos__process_layer(s, as, l, hash, at, readable);
         if (k == layers - 1 && d->result == SMOS__WIRE_OK) disposition = how;
         if (s->verdict == SMOS__DROP) { /* what it carries was dropped with it */
             disposition = how;

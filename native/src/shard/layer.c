@@ -1,5 +1,6 @@
 /* One packet's way through its flow: look up, sender, SENDER events, receiver and streams, RECEIVER events. */
 #include "shard/shard.h"
+#include "tcp/fast.h"
 
 #define TCP 6
 #define UDP 17
@@ -54,10 +55,15 @@ static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 }
 
 
-static inline smos__tcp_t under_hand(smos_shard_t *s, uint32_t i)
+/* Good until the packet's next event: a handler may change the flow's set. */
+static inline smos__tcp_t *under_hand(smos_shard_t *s, uint32_t i)
 {
-    smos__flow_t *f = &s->arena.hot[i];
-    return (smos__tcp_t){f, &s->arena.cold[i], s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns};
+    smos__tcp_t *t = &s->under;
+    t->flow = &s->arena.hot[i];
+    t->cold = &s->arena.cold[i];
+    t->options = &s->events.sets.set[t->flow->set].options;
+    t->now_ns = s->now_ns;
+    return t;
 }
 
 
@@ -68,38 +74,22 @@ static void unsend(smos_shard_t *s, const smos__layer_t *l, smos__endpoint_t *se
 }
 
 
+static inline void note_history(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
+{
+    smos__flow_cold_t *c = &s->arena.cold[i];
+    smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
+    smos__zeek_segment(&c->zeek, c->history, &z);
+}
+
+
 /* SENDER and RECEIVER steps of one TCP segment. */
-static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from, bool fresh)
+static inline void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from, bool fresh)
 {
     smos__flow_t *f = &s->arena.hot[i];
-    smos__flow_cold_t *c = &s->arena.cold[i];
+    const int to = from ^ 1;
     s->sent_before = f->end[from].packets > 1 ? f->end[from].snd_nxt : l->seq;
-    if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
-        smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
-        smos__zeek_segment(&c->zeek, c->history, &z);
-    }
-    const uint16_t plain = SMOS__FLOW_STREAMS | SMOS__FLOW_TWO_SIDED | SMOS__FLOW_SETUP | SMOS__FLOW_STARTED_RECEIVER | SMOS__FLOW_EXISTING;
-    if ((f->flags & ~plain) == 0 && smos__tcp_fast(f, l, from)) {
-        if (s->tcp.detail & SMOS_DETAIL_RTT) {
-            smos__tcp_t t = under_hand(s, i);
-            smos__tcp_rtt(&t, l, from);
-        }
-        if (!s->events.dropped) smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
-        if (s->events.dropped) return unsend(s, l, &f->end[from]);
-        if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth && !(f->end[from].flags & SMOS__EP_STOPPED)) { /* smos__stream_segment, said shorter */
-            uint64_t offset = f->end[from].offset;
-            f->end[from].offset += l->payload_len;
-            f->end[from].rcv_nxt += l->payload_len;
-            if (f->flags & SMOS__FLOW_STREAM_OF(from)) smos__sink_data(s, !from, l->payload, l->payload_len, offset);
-        } else if (l->payload_len) {
-            smos__tcp_t t = under_hand(s, i);
-            smos__stream_segment(&t, from, l->seq, l->payload, l->payload_captured, l->payload_len);
-        }
-        smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
-        return;
-    }
-    smos__tcp_t t = under_hand(s, i);
-    uint32_t facts = smos__tcp_sender(&t, l, from);
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
+    uint32_t facts = smos__tcp_sender(under_hand(s, i), l, from);
     if (s->events.dropped) return unsend(s, l, &f->end[from]); /* at an ANOMALY */
     if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
     smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
@@ -109,14 +99,13 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
     if (s->events.dropped) return unsend(s, l, &f->end[from]);
     if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER)) {
         f->flags |= SMOS__FLOW_STARTED_RECEIVER;
-        smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
+        smos__raise(s, i, SMOS_CONN_START, to, SMOS_RECEIVER);
     }
-    if (facts & SMOS__TCP_REXMIT) smos__raise(s, i, SMOS_REXMIT, !from, SMOS_RECEIVER); /* before its bytes are merged */
-    t.options = &s->events.sets.set[f->set].options; /* a handler may have changed them */
-    facts = smos__tcp_receiver(&t, l, from, facts);
-    smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
-    if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, !from, SMOS_RECEIVER);
-    if (facts & SMOS__TCP_RECEIVER_STATE) smos__raise_detail(s, i, SMOS_STATE_CHANGE, !from, SMOS_RECEIVER, f->end[!from].state);
+    if (facts & SMOS__TCP_REXMIT) smos__raise(s, i, SMOS_REXMIT, to, SMOS_RECEIVER); /* before its bytes are merged */
+    facts = smos__tcp_receiver(under_hand(s, i), l, from, facts);
+    smos__raise(s, i, SMOS_PKT_IN, to, SMOS_RECEIVER);
+    if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, to, SMOS_RECEIVER);
+    if (facts & SMOS__TCP_RECEIVER_STATE) smos__raise_detail(s, i, SMOS_STATE_CHANGE, to, SMOS_RECEIVER, f->end[to].state);
     if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) tcp_timeout_class(s, i, facts);
 }
 
@@ -171,6 +160,110 @@ static void leave_edited(smos_shard_t *s, uint32_t i, smos__layer_t *l, int from
 }
 
 
+/* The packet is the flow's: what handlers may ask about it. */
+static inline void enter(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, uint32_t i, int from)
+{
+    s->flow = i;
+    s->events.in_packet = true;
+    s->events.dropped = false;
+    s->frame = frame;
+    s->layer = l;
+    s->from = from;
+}
+
+
+/* Its handlers were called: what they did to the packet and its flow comes true. `came`: bytes of payload that it came with. */
+static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from, uint32_t came)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    if (__builtin_expect(s->edits.active || f->flags & SMOS__FLOW_EDITED, 0) && !s->events.dropped) leave_edited(s, i, l, from, came);
+    if (s->events.dropped) {
+        SMOS__COUNT(s, drop_verdict);
+        s->verdict = SMOS__DROP;
+    }
+    s->events.in_packet = false;
+    s->flow = s->shown = SMOS__NO_FLOW;
+    if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
+        /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
+        if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);
+        s->verdict = SMOS__DROP;
+        f->end_reason = SMOS_END_RST;
+        f->flags |= SMOS__FLOW_ENDED;
+        smos__raise_detail(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, SMOS_END_RST);
+        smos__raise_detail(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, SMOS_END_RST);
+        s->arena.hot[i].class_ = SMOS__CLASS_RESET;
+    }
+    smos__flow_commit(f);
+}
+
+
+static inline void count_packet(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, smos__flow_t *f, smos__endpoint_t *e)
+{
+    s->crumb->packet = frame->number;
+    e->packets++;
+    e->payload_bytes += l->payload_len;
+    e->wire_bytes += frame->len;
+    f->last_ns = s->now_ns; /* not the frame's own time, which may lie in the past */
+    if (!(l->flags & SMOS__UNCHECKED)) SMOS__COUNT(s, checksum_checked);
+}
+
+
+/* Somebody wants to know of a segment that smos__tcp_fast took. */
+static __attribute__((noinline)) void tell_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i, int from)
+{
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__endpoint_t *e = &f->end[from];
+    const uint32_t came = l->payload_len;
+    enter(s, frame, l, i, from);
+    s->sent_before = l->seq;
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
+    if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(under_hand(s, i), l, from);
+    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
+    if (s->events.dropped) {
+        unsend(s, l, e);
+    } else {
+        if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth && !(e->flags & SMOS__EP_STOPPED)) { /* smos__stream_segment, said shorter */
+            uint64_t offset = e->offset;
+            e->offset += l->payload_len;
+            e->rcv_nxt += l->payload_len;
+            if (f->flags & SMOS__FLOW_STREAM_OF(from)) smos__sink_data(s, !from, l->payload, l->payload_len, offset);
+        } else if (l->payload_len) {
+            smos__stream_segment(under_hand(s, i), from, l->seq, l->payload, l->payload_captured, l->payload_len);
+        }
+        smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
+    }
+    leave(s, l, i, from, came);
+}
+
+
+bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i)
+{
+    const uint16_t open = SMOS__FLOW_TWO_SIDED | SMOS__FLOW_STARTED_RECEIVER, either = SMOS__FLOW_STREAMS | SMOS__FLOW_SETUP | SMOS__FLOW_EXISTING;
+    smos__flow_t *f = &s->arena.hot[i];
+    int from;
+    if (f->class_ != SMOS__CLASS_ESTABLISHED || (f->flags & ~either) != open || f->epoch != s->events.epoch) return false;
+    if (!smos__tuple_match(&f->tuple, &l->tuple, &from) || l->flags & SMOS__BAD_CHECKSUM || l->anomaly_count || smos__flow_expired(s, f, s->now_ns)) return false;
+    smos__endpoint_t *e = &f->end[from], *p = &f->end[from ^ 1];
+    __asm__("" : "+r"(e), "+r"(p)); /* as pointers: worked out again for each field they would take a quarter of the steps */
+    if (!smos__tcp_fast(e, p, l, s->now_ns)) return false;
+    smos__flow_begin(f);
+    count_packet(s, frame, l, f, e);
+    SMOS__COUNT(s, flow_packets_tcp);
+    SMOS__ADD(s, flow_bytes_tcp, l->ip_len);
+    const smos__set_t *set = &s->events.sets.set[f->set];
+    uint32_t asked = ((set->mask[SMOS_SENDER][from] | set->mask[SMOS_RECEIVER][from ^ 1]) & SMOS_BIT(SMOS_PKT_IN)) | (s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT));
+    if (asked || (l->payload_len && (f->flags & SMOS__FLOW_STREAM_OF(from) || e->flags & SMOS__EP_STOPPED))) {
+        tell_plain(s, frame, l, i, from);
+        return true;
+    }
+    SMOS__ADD(s, event_pkt_in, 2);
+    e->offset += l->payload_len;
+    e->rcv_nxt += l->payload_len;
+    smos__flow_commit(f);
+    return true;
+}
+
+
 smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t hash, uint32_t hint, bool readable)
 {
     int from = SMOS_CLIENT;
@@ -204,26 +297,15 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
         }
     }
     smos__flow_t *f = &s->arena.hot[i];
-    smos__endpoint_t *e = &f->end[from];
     smos__flow_begin(f);
     if (__builtin_expect(f->epoch != s->events.epoch, 0)) smos__events_refresh(&s->events, i, l->ip, l->ip_len, l->ip_captured);
-    s->flow = i;
-    s->events.in_packet = true;
-    s->events.dropped = false;
-    s->crumb->packet = frame->number;
-    s->frame = frame;
-    s->layer = l;
-    s->from = from;
-    e->packets++;
-    if (__builtin_expect(s->can_send, 0) && e->packets == 1) smos__edit_note_link(s, i, frame, l, from);
+    enter(s, frame, l, i, from);
     const uint32_t came = l->payload_len;
-    e->payload_bytes += l->payload_len;
-    e->wire_bytes += frame->len;
-    f->last_ns = s->now_ns; /* not the frame's own time, which may lie in the past */
+    count_packet(s, frame, l, f, &f->end[from]);
+    if (__builtin_expect(s->can_send, 0) && f->end[from].packets == 1) smos__edit_note_link(s, i, frame, l, from);
     if (!(f->flags & SMOS__FLOW_TWO_SIDED) && f->end[!from].packets) f->flags |= SMOS__FLOW_TWO_SIDED;
     count_flow_packet(s, l);
     for (int k = 0; k < l->anomaly_count; k++) smos__anomaly_raise(s, i, l->anomalies[k]);
-    if (!(l->flags & SMOS__UNCHECKED)) SMOS__COUNT(s, checksum_checked);
     if (__builtin_expect(f->flags & (SMOS__FLOW_RESET | SMOS__FLOW_ENDED), 0)) {
         SMOS__COUNT(s, drop_reset_flow);
         s->verdict = SMOS__DROP;
@@ -242,23 +324,6 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     } else {
         process_datagram(s, i, from, fresh);
     }
-    if (__builtin_expect(s->edits.active || f->flags & SMOS__FLOW_EDITED, 0) && !s->events.dropped) leave_edited(s, i, l, from, came);
-    if (s->events.dropped) {
-        SMOS__COUNT(s, drop_verdict);
-        s->verdict = SMOS__DROP;
-    }
-    s->events.in_packet = false;
-    s->flow = s->shown = SMOS__NO_FLOW;
-    if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
-        /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
-        if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);
-        s->verdict = SMOS__DROP;
-        f->end_reason = SMOS_END_RST;
-        f->flags |= SMOS__FLOW_ENDED;
-        smos__raise_detail(s, i, SMOS_CONN_END, SMOS_CLIENT, SMOS_NO_HOOK, SMOS_END_RST);
-        smos__raise_detail(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, SMOS_END_RST);
-        s->arena.hot[i].class_ = SMOS__CLASS_RESET;
-    }
-    smos__flow_commit(f);
+    leave(s, l, i, from, came);
     return SMOS__C_packets_flow;
 }

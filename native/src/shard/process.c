@@ -1,24 +1,38 @@
 /* A burst's way through the worker: decode, find, process, settle, each stage some packets behind the one before. */
 #include "shard/shard.h"
+#include "tcp/fast.h"
 
-#define PREFETCH 8 /* packets between the stages */
-#define LINE 64    /* bytes of the cache */
+#define BLOCK 8 /* packets: one block is processed while the next is looked up and the one after that is decoded */
+#define LINE 64 /* bytes of the cache */
 
-_Static_assert(SMOS__DECODED >= 2 * PREFETCH + 1, "a packet's layers are kept until it was processed");
+_Static_assert(SMOS__DECODED % BLOCK == 0 && SMOS__DECODED >= 3 * BLOCK, "a packet's layers are kept until it was processed");
+
+
+/* result OK, one layer, no anomalies, no fragments: the first four bytes of what was decoded, at once. */
+static inline bool one_layer(const smos__decoded_t *d)
+{
+    uint32_t head;
+    memcpy(&head, d, sizeof head);
+    return head == 1u << 8;
+}
+_Static_assert(offsetof(smos__decoded_t, result) == 0 && offsetof(smos__decoded_t, layers) == 1 && offsetof(smos__decoded_t, fragments) == 3 && SMOS__WIRE_OK == 0 &&
+               __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "read as one word");
 
 
 /* The usual frame in the usual set-up, one layer of our own, no filter: the same as smos__process_frame, said shorter. */
-static inline bool process_plain(smos_shard_t *s, int i)
+static inline bool process_usual(smos_shard_t *s, const smos__frame_t *frame, smos__decoded_t *d, bool mine, uint32_t hash, uint32_t hint)
 {
-    const smos__frame_t *frame = &s->frames[i];
-    smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
     smos__layer_t *l = &d->layer[0];
-    if (d->layers != 1 || d->result != SMOS__WIRE_OK || d->anomaly_count || l->flags & SMOS__ICMP_ERROR || !s->mine[i] || !s->plain || s->events.raw) return false;
+    if (!one_layer(d) || !mine || !s->plain || s->events.raw || l->flags & SMOS__ICMP_ERROR) return false;
     s->nested = false;
     if (frame->time_ns > s->now_ns) smos__advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
-    smos__counter_t how = smos__process_layer(s, frame, l, s->hashes[i], s->hints[i], true);
+    if (smos__tcp_usual(l) && hint != SMOS__NO_FLOW && smos__process_plain(s, frame, l, hint)) {
+        SMOS__COUNT(s, packets_flow);
+        return true;
+    }
+    smos__counter_t how = smos__process_layer(s, frame, l, hash, hint, true);
     s->counters[how == SMOS__C_drop_no_memory ? smos__unfollowed(s, how) : how]++;
     return true;
 }
@@ -44,9 +58,6 @@ static void settle(smos_shard_t *s, smos__frame_t *frame)
 }
 
 
-/* Stages of the pipeline over a burst. Each runs PREFETCH packets behind the one before, so that what it needs has come from memory,
- * and few enough packets are under way that their lines stay in the first-level cache. */
-
 /* Several workers read the same capture: a plain frame of another one's is not worth decoding. What is left of it says that it was one, and whose. */
 static bool others(smos_shard_t *s, int i, smos__decoded_t *d)
 {
@@ -62,20 +73,27 @@ static bool others(smos_shard_t *s, int i, smos__decoded_t *d)
 }
 
 
-static void stage_decode(smos_shard_t *s, int i)
+/* Stages over a block of the burst. Each works on the block behind the one before it, so that what it needs has come from memory, and few enough packets
+ * are under way that their lines stay in the first-level cache. `alone`: this worker has all packets, and hands none over. */
+
+static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i, bool alone)
 {
+    smos__frame_t *frame = &s->frames[i];
     smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
-    s->mine[i] = s->config.workers == 1;
-    if (!s->mine[i] && !s->handover && others(s, i, d)) return;
-    if (s->config.checksums == 1) s->frames[i].flags |= SMOS__FRAME_NO_CHECKSUM;
-    if (s->handover && s->frames[i].flags & SMOS__FRAME_CARRIES)
-        smos__handover_decode(s, &s->frames[i], d);
-    else if (!smos__decode_fast(&s->frames[i], d)) {
-        if (s->handover)
-            smos__handover_decode(s, &s->frames[i], d);
+    s->hashes[i] = 0;
+    if (!alone) {
+        s->mine[i] = s->config.workers == 1;
+        if (!s->mine[i] && !s->handover && others(s, i, d)) return;
+    }
+    frame->flags |= s->unchecked;
+    if (!alone && s->handover && frame->flags & SMOS__FRAME_CARRIES) {
+        smos__handover_decode(s, frame, d);
+    } else if (!smos__decode_fast(frame, d)) {
+        if (!alone && s->handover)
+            smos__handover_decode(s, frame, d);
         else
-            smos__decode(&s->frames[i], s->defrag, d);
-        if (s->datagrams && d->fragments) smos__datagram_whole(s, &s->frames[i], d);
+            smos__decode(frame, s->defrag, d);
+        if (s->datagrams && d->fragments) smos__datagram_whole(s, frame, d);
     }
     if (d->layers != 1) return;
     smos_tuple_t *tuple = &d->layer[0].tuple;
@@ -85,16 +103,15 @@ static void stage_decode(smos_shard_t *s, int i)
 }
 
 
-static void stage_hint(smos_shard_t *s, int i)
+/* Where the flow probably is; that of a frame without a layer of its own, or with several, is not asked for. */
+static inline void look_up(smos_shard_t *s, int i)
 {
-    s->hints[i] = SMOS__NO_FLOW;
-    if (s->decoded[i % SMOS__DECODED].layers != 1) return;
     uint32_t hint = s->hints[i] = smos__table_hint(&s->table, s->hashes[i]);
     if (hint == SMOS__NO_FLOW) return;
     const char *f = (const char *)&s->arena.hot[hint];
     __builtin_prefetch(f, 1);
-    __builtin_prefetch(f + 64, 1);
-    __builtin_prefetch(f + 128, 1);
+    __builtin_prefetch(f + LINE, 1);
+    __builtin_prefetch(f + 2 * LINE, 1);
     const char *c = (const char *)&s->arena.cold[hint];
     const size_t history = offsetof(smos__flow_cold_t, zeek);
     if (s->tcp.detail & SMOS_DETAIL_HISTORY)
@@ -107,52 +124,71 @@ static void stage_hint(smos_shard_t *s, int i)
 }
 
 
-/* The bytes of the next burst, fetched a few lines at a time between the stages: memory works while the processor does. */
+static inline __attribute__((always_inline)) void process(smos_shard_t *s, int i, bool alone)
+{
+    smos__frame_t *frame = &s->frames[i];
+    smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
+    s->verdict = SMOS__PASS;
+    s->edits.active = false;
+    if (!process_usual(s, frame, d, alone || s->mine[i], s->hashes[i], s->hints[i])) smos__process_frame(s, frame, d, s->hashes[i], s->hints[i]);
+    if (s->inline_) settle(s, frame);
+}
+
+
+/* The bytes of the next burst, fetched a few lines at a time as blocks are decoded: memory works while the processor does. */
 typedef struct ahead {
     const uint8_t *at;
-    uint32_t pairs; /* of lines, a step */
+    uint32_t lines; /* a packet, a multiple of 4 */
 } ahead_t;
 
-static ahead_t look_ahead(const smos__port_t *port, size_t steps)
+static ahead_t look_ahead(const smos__port_t *port, size_t packets)
 {
     ahead_t a = {0};
     if (!port || !port->ahead || *port->ahead >= port->ahead_end) return a;
     a.at = *port->ahead;
-    a.pairs = (uint32_t)(((size_t)(port->ahead_end - a.at) + steps * LINE) / (steps * LINE * 2));
+    a.lines = (uint32_t)((size_t)(port->ahead_end - a.at) / (packets * LINE * 4) + 1) * 4;
     return a;
 }
 
+
 static inline void fetch(ahead_t *a)
 {
-    const uint8_t *at = a->at;
-    for (uint32_t k = a->pairs; k; k--, at += 2 * LINE) {
-        __builtin_prefetch(at, 0, 2);
-        __builtin_prefetch(at + LINE, 0, 2);
-    }
+    const uint8_t *at = a->at, *end = at + a->lines * LINE;
+    for (; at != end; at += 4 * LINE)
+        for (int k = 0; k < 4; k++) __builtin_prefetch(at + k * LINE, 0, 2);
     a->at = at;
+}
+
+
+static inline int least(int a, int b) { return a < b ? a : b; }
+
+
+static inline __attribute__((always_inline)) void stages(smos_shard_t *s, int n, bool alone)
+{
+    ahead_t ahead = look_ahead(s->port, (size_t)n);
+    for (int at = -2 * BLOCK; at < n; at += BLOCK) {
+        for (int i = at + 2 * BLOCK; i < least(at + 3 * BLOCK, n); i++) {
+            if (ahead.lines) fetch(&ahead);
+            decode(s, i, alone);
+        }
+        if (at >= -BLOCK)
+            for (int i = at + BLOCK; i < least(at + 2 * BLOCK, n); i++) look_up(s, i);
+        if (at >= 0)
+            for (int i = at; i < least(at + BLOCK, n); i++) process(s, i, alone);
+    }
+    if (ahead.at) *s->port->ahead = ahead.at;
 }
 
 
 void smos__process_burst(smos_shard_t *s, int n)
 {
-    ahead_t ahead = look_ahead(s->port, (size_t)n * 3);
     s->plain = !s->filter && !s->closed;
     s->inline_ = s->port && s->port->forward;
     s->can_send = s->port && s->port->send;
     s->datagrams = s->can_send && s->events.datagrams;
-    for (int i = 0; i < n + 2 * PREFETCH; i++) {
-        fetch(&ahead);
-        if (i < n) stage_decode(s, i);
-        fetch(&ahead);
-        if (i >= PREFETCH && i - PREFETCH < n) stage_hint(s, i - PREFETCH);
-        fetch(&ahead);
-        if (i >= 2 * PREFETCH) {
-            int k = i - 2 * PREFETCH;
-            s->verdict = SMOS__PASS;
-            s->edits.active = false;
-            if (!process_plain(s, k)) smos__process_frame(s, &s->frames[k], &s->decoded[k % SMOS__DECODED], s->hashes[k], s->hints[k]);
-            if (s->inline_) settle(s, &s->frames[k]);
-        }
-    }
-    if (ahead.at) *s->port->ahead = ahead.at;
+    s->unchecked = s->config.checksums == 1 ? SMOS__FRAME_NO_CHECKSUM : 0;
+    if (s->config.workers == 1 && !s->handover)
+        stages(s, n, true);
+    else
+        stages(s, n, false);
 }

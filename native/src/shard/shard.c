@@ -34,15 +34,18 @@ static int random_key(uint64_t *key, size_t words)
 }
 
 
+static int64_t timeout(int64_t configured) { return configured ? configured : SMOS__NEVER; }
+
+
 static void set_timeouts(smos_shard_t *s)
 {
     const smos_config_t *c = &s->config;
-    s->timeout[SMOS__CLASS_EMBRYONIC] = c->timeout_syn_ns;
-    s->timeout[SMOS__CLASS_ESTABLISHED] = c->live ? c->timeout_established_ns : 0;
-    s->timeout[SMOS__CLASS_CLOSED] = c->timeout_closed_ns;
-    s->timeout[SMOS__CLASS_RESET] = c->timeout_reset_ns;
-    s->timeout[SMOS__CLASS_UDP] = c->timeout_udp_ns;
-    s->timeout[SMOS__CLASS_ICMP] = c->timeout_icmp_ns;
+    s->timeout[SMOS__CLASS_EMBRYONIC] = timeout(c->timeout_syn_ns);
+    s->timeout[SMOS__CLASS_ESTABLISHED] = timeout(c->live ? c->timeout_established_ns : 0);
+    s->timeout[SMOS__CLASS_CLOSED] = timeout(c->timeout_closed_ns);
+    s->timeout[SMOS__CLASS_RESET] = timeout(c->timeout_reset_ns);
+    s->timeout[SMOS__CLASS_UDP] = timeout(c->timeout_udp_ns);
+    s->timeout[SMOS__CLASS_ICMP] = timeout(c->timeout_icmp_ns);
 }
 
 
@@ -136,6 +139,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
         smos_shard_destroy(s);
         return NULL;
     }
+    s->under = (smos__tcp_t){.pool = s->arena.pool, .config = &s->tcp, .sink = &smos__shard_sink, .context = s};
     smos__timers_init(&s->timers);
     s->events.crumb = s->crumb;
     s->events.records = s->collect;

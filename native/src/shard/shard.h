@@ -40,6 +40,7 @@ typedef enum smos__verdict {
     SMOS__DROP      /* counted by whoever said so */
 } smos__verdict_t;
 
+#define SMOS__NEVER INT64_MAX
 #define SMOS__DECODED 32 /* packets between decoding and processing, and some */
 
 struct smos_shard {
@@ -55,7 +56,8 @@ struct smos_shard {
     smos__edits_t edits;
     smos__outbox_t outbox;
     smos__tcp_config_t tcp;
-    int64_t timeout[SMOS__CLASSES]; /* 0: never */
+    smos__tcp_t under;              /* the packet's flow for tcp/; what is the same for all flows is set once */
+    int64_t timeout[SMOS__CLASSES]; /* SMOS__NEVER: none */
     int64_t now_ns;                 /* packet time: never goes back */
     uint32_t evict_hand;
 
@@ -79,6 +81,7 @@ struct smos_shard {
     /* the packet under the hand */
     bool closed; /* nothing passes: the modules that would judge it rest */
     bool plain; /* no filter, not closed */
+    uint32_t unchecked; /* SMOS__FRAME_NO_CHECKSUM: of every frame */
     bool inline_; /* the port forwards: each frame is settled after its layers */
     bool datagrams; /* fragments wait for each other */
     smos__verdict_t verdict;
@@ -130,6 +133,9 @@ static inline const smos__frame_t *smos__as_edited(const smos_shard_t *s, const 
 /* layer.c: one layer through its flow; not `readable`: its transport header is cut or lies, it is only counted. Returns the counter under which its
  * frame goes if it is the innermost. */
 smos__counter_t smos__process_layer(smos_shard_t *, const smos__frame_t *, smos__layer_t *, uint32_t hash, uint32_t hint, bool readable);
+/* The short way of a readable layer, which is smos__tcp_usual, of that flow, if it is: the next bytes or an acknowledgement of an established connection, and nothing unusual.
+ * False: nothing was changed. */
+bool smos__process_plain(smos_shard_t *, const smos__frame_t *, smos__layer_t *, uint32_t flow);
 
 /* sinks.c */
 extern const smos__tcp_sink_t smos__shard_sink;
@@ -190,7 +196,7 @@ void smos__flow_info(const smos_shard_t *, uint32_t flow, smos_flow_info_t *out)
 void smos__flow_expire(smos_shard_t *);
 static inline bool smos__flow_expired(const smos_shard_t *s, const smos__flow_t *f, int64_t now_ns)
 {
-    return s->timeout[f->class_] && now_ns - f->last_ns > s->timeout[f->class_];
+    return now_ns - f->last_ns > s->timeout[f->class_];
 }
 
 /* handover.c: packets that came to the wrong worker. */

@@ -1,34 +1,29 @@
 #include "tcp/endpoint.h"
 
-#define PAWS_SECONDS (24u * 24 * 3600) /* RFC 7323 5.5 */
-#define DEFAULT_SLACK 65536u
+#define PAWS (uint32_t)(INT64_C(24) * 24 * 3600 * 1000000000 >> SMOS__TS_SHIFT) /* RFC 7323 5.5 */
 
 
 /* `right` was the window's right edge before, if that is known. What a segment's window field means once both ends' scaling is known (RFC 7323 2.2: only if both sent the option, never in a SYN). */
-static void take_window(smos__tcp_t *t, const smos__layer_t *l, int from, bool known, uint32_t right)
+static inline __attribute__((always_inline)) void take_window(smos__tcp_t *t, smos__endpoint_t *e, const smos__endpoint_t *p, const smos__layer_t *l, int from, bool known, uint32_t right)
 {
-    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    const uint16_t both = e->flags & p->flags;
+    uint16_t flags = e->flags | SMOS__EP_WINDOW;
     uint32_t window = l->window;
-    if (l->tcp_flags & SMOS__SYN) {
-        e->flags |= SMOS__EP_WINDOW;
-    } else if (e->flags & p->flags & SMOS__EP_SYN) {
-        if (e->flags & p->flags & SMOS__EP_WSCALE) window <<= e->wscale;
-        e->flags |= SMOS__EP_WINDOW;
-    } else {
-        e->flags &= (uint16_t)~SMOS__EP_WINDOW; /* the scale is unknown */
+    if (!(l->tcp_flags & SMOS__SYN)) {
+        if (both & SMOS__EP_SYN && both & SMOS__EP_WSCALE) window <<= e->wscale;
+        if (!(both & SMOS__EP_SYN)) flags &= (uint16_t)~SMOS__EP_WINDOW; /* the scale is unknown */
     }
     /* RFC 9293 3.8.6: the right edge should not move left; scaling rounds it down by less than one unit. */
-    uint32_t unit = e->wscale <= 14 ? 1u << e->wscale : 1;
-    if (known && e->flags & SMOS__EP_WINDOW && l->tcp_flags & SMOS__ACK && smos__seq_gt(right, l->ack + window + unit)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_WINDOW_SHRUNK);
-    if (!window != !!(e->flags & SMOS__EP_ZERO_WINDOW) && t->config->detail & SMOS_DETAIL_RTT) {
-        smos__endpoint_cold_t *c = &t->cold->end[from];
-        uint32_t now_ms = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000000);
-        c->zero_ms += window ? now_ms : -now_ms;
+    if (known && flags & SMOS__EP_WINDOW && l->tcp_flags & SMOS__ACK && smos__seq_gt(right, l->ack + window + (e->wscale <= 14 ? 1u << e->wscale : 1))) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_WINDOW_SHRUNK);
+    if (__builtin_expect(!window != !!(flags & SMOS__EP_ZERO_WINDOW), 0)) {
+        flags ^= SMOS__EP_ZERO_WINDOW;
+        if (t->config->detail & SMOS_DETAIL_RTT) {
+            uint32_t now_ms = (uint32_t)((t->now_ns - t->cold->start_ns) / 1000000);
+            t->cold->end[from].zero_ms += window ? now_ms : -now_ms;
+        }
     }
-    if (window)
-        e->flags &= (uint16_t)~SMOS__EP_ZERO_WINDOW;
-    else
-        e->flags |= SMOS__EP_ZERO_WINDOW;
+    const uint16_t told = SMOS__EP_WINDOW | SMOS__EP_ZERO_WINDOW;
+    e->flags = (uint16_t)((e->flags & ~told) | (flags & told)); /* whoever heard of the anomaly may have changed others */
     e->window = window;
 }
 
@@ -50,12 +45,11 @@ static bool seen_before(const smos__tcp_t *t, int from, uint32_t seq, uint32_t l
 
 
 /* The acknowledgement field, as the peer's endpoint e sent it. False: the segment is not acceptable. */
-static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
+static inline __attribute__((always_inline)) bool take_ack(smos__tcp_t *t, const smos__endpoint_t *e, smos__endpoint_t *p, const smos__layer_t *l, int from)
 {
-    smos__endpoint_t *p = &t->flow->end[!from];
     if (!(p->flags & SMOS__EP_BASE)) {
         /* The other end was not heard yet. If this one's SYN was, its first ACK names the other's ISN + 1. */
-        if (t->flow->end[from].flags & SMOS__EP_SYN && !(l->tcp_flags & SMOS__SYN)) smos__set_base(p, l->ack);
+        if (e->flags & SMOS__EP_SYN && !(l->tcp_flags & SMOS__SYN)) smos__set_base(p, l->ack);
     } else if (!(p->flags & SMOS__EP_ACKED) && l->ack != p->isn + 1 && !(l->tcp_flags & SMOS__SYN) && p->flags & SMOS__EP_SYN && t->cold->end[!from].marks & SMOS__MARK_ALTERNATE_ISN) {
         /* Several SYN/ACKs went by: the acknowledged one is the connection's. */
         t->cold->end[!from].marks &= (uint8_t)~SMOS__MARK_ALTERNATE_ISN;
@@ -86,7 +80,7 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
 static bool timestamp_old(const smos__tcp_t *t, const smos__layer_t *l, const smos__endpoint_t *e)
 {
     if (!(e->flags & SMOS__EP_TIMESTAMPS) || (int32_t)(l->tsval - e->ts_recent) >= -1) return false;
-    return (uint32_t)(t->now_ns / 1000000000) - e->ts_time < PAWS_SECONDS;
+    return smos__ts_clock(t->now_ns) - e->ts_time < PAWS;
 }
 
 
@@ -98,22 +92,20 @@ static void take_timestamp(const smos__tcp_t *t, const smos__layer_t *l, smos__e
     if (e->flags & SMOS__EP_TIMESTAMPS) {
         uint32_t acked = e->flags & SMOS__EP_ACKED ? e->snd_una : e->rcv_nxt, edge = smos__seq_gt(acked, e->rcv_nxt) ? acked : e->rcv_nxt;
         if (smos__seq_gt(l->seq, acked) || (l->seq != edge && smos__seq_leq(l->seq + l->payload_len, edge))) return;
-        if ((int32_t)(l->tsval - e->ts_recent) < 0 && (uint32_t)(t->now_ns / 1000000000) - e->ts_time < PAWS_SECONDS) return;
+        if ((int32_t)(l->tsval - e->ts_recent) < 0 && smos__ts_clock(t->now_ns) - e->ts_time < PAWS) return;
     }
     e->ts_recent = l->tsval;
-    e->ts_time = (uint32_t)(t->now_ns / 1000000000);
+    e->ts_time = smos__ts_clock(t->now_ns);
     e->flags |= SMOS__EP_TIMESTAMPS;
 }
 
 
-static bool in_window(const smos__tcp_t *t, const smos__layer_t *l, int from)
+static bool in_window(const smos__endpoint_t *e, const smos__endpoint_t *p, const smos__layer_t *l)
 {
-    const smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     uint32_t left = e->flags & SMOS__EP_ACKED && smos__seq_gt(e->snd_una, e->rcv_nxt) ? e->snd_una : e->rcv_nxt;
     if (!(p->flags & SMOS__EP_WINDOW) || !(e->flags & SMOS__EP_ACKED)) return smos__seq_leq(l->seq, left) || l->seq - left < SMOS__MAX_WINDOW;
     /* Acknowledgements and window updates may have been lost to the capture: some slack, so that real data is not refused. */
-    uint32_t slack = p->window > DEFAULT_SLACK ? p->window : DEFAULT_SLACK;
-    return smos__seq_leq(l->seq, left + p->window + slack);
+    return smos__seq_leq(l->seq, left + smos__window_slack(p->window));
 }
 
 
@@ -142,7 +134,7 @@ static void fin_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
 
 uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
 {
-    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[from ^ 1];
     uint8_t flags = l->tcp_flags;
     uint32_t facts = 0;
     if (t->config->detail & SMOS_DETAIL_ANOMALIES) smos__tcp_notice(t, l, from);
@@ -160,9 +152,9 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
     if (__builtin_expect(flags & SMOS__SYN, 0)) {
         smos__tcp_syn(t, l, from, &facts);
         if (!(facts & SMOS__TCP_VALID)) return facts;
-        if (flags & SMOS__ACK && !take_ack(t, l, from)) return facts & ~(uint32_t)SMOS__TCP_VALID;
+        if (flags & SMOS__ACK && !take_ack(t, e, p, l, from)) return facts & ~(uint32_t)SMOS__TCP_VALID;
         if (l->flags & SMOS__HAS_TIMESTAMP) take_timestamp(t, l, e);
-        take_window(t, l, from, false, 0);
+        take_window(t, e, p, l, from, false, 0);
         return facts;
     }
     if (!(flags & SMOS__ACK)) {
@@ -179,7 +171,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         }
         take_timestamp(t, l, e);
     }
-    if ((l->payload_len || flags & SMOS__FIN) && !in_window(t, l, from)) {
+    if ((l->payload_len || flags & SMOS__FIN) && !in_window(e, p, l)) {
         smos__tcp_notice_outside(t, l, from);
         return l->payload_len ? facts | SMOS__TCP_OUTSIDE : facts;
     }
@@ -187,9 +179,9 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         bool known = e->flags & SMOS__EP_WINDOW && p->flags & SMOS__EP_ACKED;
         uint32_t right = p->snd_una + e->window;
         bool late = p->flags & SMOS__EP_ACKED && smos__seq_lt(l->ack, p->snd_una); /* reordered: its window is of the past too */
-        if (!take_ack(t, l, from)) return facts;
+        if (!take_ack(t, e, p, l, from)) return facts;
         if (__builtin_expect(l->flags & SMOS__HAS_SACK, 0)) smos__tcp_sack(t, l, from);
-        if (!late) take_window(t, l, from, known, right);
+        if (!late) take_window(t, e, p, l, from, known, right);
     }
     if (e->flags & SMOS__EP_FIN && l->payload_len && smos__seq_geq(l->seq, t->cold->end[from].fin_seq)) {
         smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DATA_AFTER_FIN);
@@ -289,43 +281,9 @@ static void urgent_segment(smos__tcp_t *t, const smos__layer_t *l, int from, uin
 }
 
 
-/* The common case, on the hot record alone: an established connection without holes, the next bytes or an acknowledgement, nothing unusual.
- * False: nothing was changed, take the long way. */
-bool smos__tcp_fast(smos__flow_t *f, const smos__layer_t *l, int from)
-{
-    smos__endpoint_t *e = &f->end[from], *p = &f->end[!from];
-    const uint16_t need = SMOS__EP_BASE | SMOS__EP_ACKED | SMOS__EP_WINDOW;
-    const uint16_t both = e->flags & p->flags;
-    const uint16_t never = SMOS__EP_FIN | SMOS__EP_RST | SMOS__EP_SYN_DATA | SMOS__EP_ZERO_WINDOW | SMOS__EP_HOLE;
-    uint32_t window = l->window;
-    if ((l->tcp_flags & ~(SMOS__PSH | SMOS__ECE | SMOS__CWR)) != SMOS__ACK) return false;
-    if (e->state != SMOS_TCP_ESTABLISHED || p->state != SMOS_TCP_ESTABLISHED) return false;
-    if ((both & need) != need || (e->flags | p->flags) & never || !window) return false;
-    if (l->seq != e->snd_nxt || e->rcv_nxt != e->snd_nxt || p->rcv_nxt != p->snd_nxt) return false;
-    if (l->ack - p->snd_una > p->snd_nxt - p->snd_una) return false;
-    if (both & SMOS__EP_WSCALE) window <<= e->wscale;
-    if (smos__seq_gt(p->snd_una + e->window, l->ack + window)) return false; /* the right edge moves left: by rounding, or not */
-    uint32_t room = p->window > DEFAULT_SLACK ? p->window * 2 : p->window + DEFAULT_SLACK;
-    if (l->seq - e->snd_una > room) return false;
-    if (l->flags & (SMOS__HAS_TIMESTAMP | SMOS__HAS_SACK)) {
-        if (l->flags & SMOS__HAS_SACK || (int32_t)(l->tsval - e->ts_recent) < 0 || !(e->flags & SMOS__EP_TIMESTAMPS)) return false;
-        if (smos__seq_leq(l->seq, e->snd_una)) {
-            e->ts_recent = l->tsval;
-            e->ts_time = (uint32_t)((uint64_t)f->last_ns / 1000000000u);
-        }
-    } else if (both & SMOS__EP_TIMESTAMPS) {
-        return false; /* one is missing */
-    }
-    p->snd_una = l->ack;
-    e->window = window;
-    e->snd_nxt += l->payload_len;
-    return true;
-}
-
-
 uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t facts)
 {
-    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[from ^ 1];
     uint8_t flags = l->tcp_flags;
     if (__builtin_expect(!(facts & SMOS__TCP_VALID), 0)) {
         if (facts & SMOS__TCP_OUTSIDE) t->sink->error(t->context, !from, SMOS_ERR_WINDOW);

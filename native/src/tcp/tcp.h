@@ -14,6 +14,7 @@
 #include "wire/packet.h"
 
 #define SMOS__MAX_WINDOW (1u << 30) /* RFC 7323 2.3 */
+#define SMOS__SLACK 65536u          /* at least, beyond a window: acknowledgements and updates of it may have been lost to the capture */
 
 enum { SMOS__OPTION_SACK = 1, SMOS__OPTION_TIMESTAMPS = 2, SMOS__OPTION_TFO = 4, SMOS__OPTION_ECN = 8 }; /* smos_endpoint_info_t.options */
 
@@ -72,12 +73,17 @@ enum { /* what a packet did: smos__tcp_sender and smos__tcp_receiver return a un
     SMOS__TCP_REVIVED = 128        /* what looked like its end was forged: the handshake goes on */
 };
 
+/* The clock of ts_time: nearly seconds, without a division. */
+#define SMOS__TS_SHIFT 30
+static inline uint32_t smos__ts_clock(int64_t now_ns) { return (uint32_t)((uint64_t)now_ns >> SMOS__TS_SHIFT); }
+
+/* How far beyond its left edge a receiver with this window may be sent bytes, as far as we can tell. */
+static inline uint32_t smos__window_slack(uint32_t window) { return window > SMOS__SLACK ? 2 * window : window + SMOS__SLACK; }
+
 uint32_t smos__tcp_sender(smos__tcp_t *, const smos__layer_t *, int from);
 uint32_t smos__tcp_receiver(smos__tcp_t *, const smos__layer_t *, int from, uint32_t facts);
 
-/* The shorter way of both for segments that move nothing but snd_nxt, snd_una and the window; the caller then delivers the payload with
- * smos__stream_segment, and calls smos__tcp_rtt if round-trip times are wanted. False: nothing was changed. */
-bool smos__tcp_fast(smos__flow_t *, const smos__layer_t *, int from);
+/* Round-trip times of a segment that went the short way (fast.h). */
 void smos__tcp_rtt(smos__tcp_t *, const smos__layer_t *, int from);
 
 /* Delivers what waits behind holes, reporting these, and the hole before a FIN or an acknowledged end: the flow ends. */
