@@ -53,21 +53,27 @@ static inline uint64_t smos__hash_end(const smos__table_t *t, const uint8_t addr
     return smos__mul_fold(a[0] + t->key[0], (a[1] ^ (uint64_t)port << 13) + t->key[1]) + smos__mul_fold(a[1] + t->key[2], port + t->key[3]);
 }
 
-static inline uint64_t smos__hash_end4(const smos__table_t *t, const uint8_t address[16], uint16_t port)
+/* `address` as it lies in memory: the rest of a mapped one is the same for all. */
+static inline uint64_t smos__hash_end4(const smos__table_t *t, uint32_t address, uint16_t port)
 {
-    uint32_t a; /* the rest of the address is the same for all */
-    __builtin_memcpy(&a, address + 12, 4);
-    return smos__mul_fold(((uint64_t)a << 16 | port) + t->key[0], a + t->key[1]);
+    return smos__mul_fold(((uint64_t)address << 16 | port) + t->key[0], address + t->key[1]);
+}
+
+static inline uint32_t smos__hash_all(const smos__table_t *t, uint64_t ends, uint32_t protocol, uint32_t tunnel)
+{
+    uint64_t h = smos__mul_fold(ends + (protocol | (uint64_t)tunnel << 32) + t->key[4], t->key[5] | 1);
+    return (uint32_t)(h ^ h >> 32);
 }
 
 static inline uint32_t smos__table_hash(const smos__table_t *t, const smos_tuple_t *k)
 {
-    uint64_t ends = __builtin_expect(k->version == 4, 1) ? smos__hash_end4(t, k->src, k->sport) + smos__hash_end4(t, k->dst, k->dport)
-                                                       : smos__hash_end(t, k->src, k->sport) + smos__hash_end(t, k->dst, k->dport);
-    uint32_t protocol; /* with version and VLAN */
+    uint32_t protocol, source, destination; /* protocol with version and VLAN */
     __builtin_memcpy(&protocol, &k->proto, 4);
-    uint64_t h = smos__mul_fold(ends + (protocol | (uint64_t)k->tunnel << 32) + t->key[4], t->key[5] | 1);
-    return (uint32_t)(h ^ h >> 32);
+    __builtin_memcpy(&source, k->src + 12, 4);
+    __builtin_memcpy(&destination, k->dst + 12, 4);
+    uint64_t ends = k->version == 4 ? smos__hash_end4(t, source, k->sport) + smos__hash_end4(t, destination, k->dport)
+                                    : smos__hash_end(t, k->src, k->sport) + smos__hash_end(t, k->dst, k->dport);
+    return smos__hash_all(t, ends, protocol, k->tunnel);
 }
 _Static_assert(offsetof(smos_tuple_t, version) == offsetof(smos_tuple_t, proto) + 1 && offsetof(smos_tuple_t, vlan) == offsetof(smos_tuple_t, proto) + 2, "read as one word");
 
@@ -119,9 +125,8 @@ static inline uint32_t smos__same_hash(const smos__bucket_t *b, uint32_t hash)
 }
 
 /* A slot whose hash agrees, without looking at the flow: for prefetching. */
-static inline uint32_t smos__table_hint(const smos__table_t *t, uint32_t hash)
+static inline uint32_t smos__bucket_hint(const smos__bucket_t *b, uint32_t hash)
 {
-    const smos__bucket_t *b = smos__table_bucket(t, hash);
     uint32_t bits = smos__same_hash(b, hash);
     return bits ? b->index[__builtin_ctz(bits)] - 1 : SMOS__NO_FLOW; /* 0, a free one's, becomes NO_FLOW */
 }

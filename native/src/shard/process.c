@@ -1,6 +1,7 @@
 /* A burst's way through the worker: decode, find, process, settle, each stage some packets behind the one before. */
 #include "shard/shard.h"
 #include "tcp/fast.h"
+#include "wire/fast.h"
 
 #define BLOCK 8 /* packets: one block is processed while the next is looked up and the one after that is decoded */
 #define LINE 64 /* bytes of the cache */
@@ -76,37 +77,51 @@ static bool others(smos_shard_t *s, int i, smos__decoded_t *d)
 /* Stages over a block of the burst. Each works on the block behind the one before it, so that what it needs has come from memory, and few enough packets
  * are under way that their lines stay in the first-level cache. `alone`: this worker has all packets, and hands none over. */
 
-static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i, bool alone)
+static __attribute__((noinline)) uint32_t decode_any(smos_shard_t *s, int i)
 {
     smos__frame_t *frame = &s->frames[i];
     smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
-    s->hashes[i] = 0;
-    if (!alone) {
-        s->mine[i] = s->config.workers == 1;
-        if (!s->mine[i] && !s->handover && others(s, i, d)) return;
-    }
-    frame->flags |= s->unchecked;
-    if (!alone && s->handover && frame->flags & SMOS__FRAME_CARRIES) {
+    s->mine[i] = s->config.workers == 1;
+    if (!s->mine[i] && !s->handover && others(s, i, d)) return 0;
+    if (s->handover && frame->flags & SMOS__FRAME_CARRIES) {
         smos__handover_decode(s, frame, d);
     } else if (!smos__decode_fast(frame, d)) {
-        if (!alone && s->handover)
+        if (s->handover)
             smos__handover_decode(s, frame, d);
         else
             smos__decode(frame, s->defrag, d);
         if (s->datagrams && d->fragments) smos__datagram_whole(s, frame, d);
     }
-    if (d->layers != 1) return;
+    if (d->layers != 1) return 0;
     smos_tuple_t *tuple = &d->layer[0].tuple;
-    if (s->config.key == 0 && (tuple->vlan | tuple->tunnel)) tuple->vlan = 0, tuple->tunnel = 0; /* else not touched: written in parts, the word that the hash reads next would have to wait for them */
-    s->hashes[i] = smos__table_hash(&s->table, tuple);
-    __builtin_prefetch(smos__table_bucket(&s->table, s->hashes[i]));
+    if (s->config.key == 0) tuple->vlan = 0, tuple->tunnel = 0;
+    return smos__table_hash(&s->table, tuple);
 }
 
 
-/* Where the flow probably is; that of a frame without a layer of its own, or with several, is not asked for. */
+static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i, bool alone)
+{
+    smos__frame_t *frame = &s->frames[i];
+    smos__ends4_t ends;
+    uint32_t hash;
+    frame->flags |= s->unchecked;
+    if (alone && smos__decode_plain(frame, &s->decoded[i % SMOS__DECODED], &ends)) {
+        const smos__table_t *t = &s->table;
+        hash = smos__hash_all(t, smos__hash_end4(t, ends.source, (uint16_t)ends.ports) + smos__hash_end4(t, ends.destination, (uint16_t)(ends.ports >> 16)), 6 | 4 << 8, 0);
+    } else {
+        hash = decode_any(s, i);
+    }
+    s->hashes[i] = hash;
+    s->buckets[i] = smos__table_bucket(&s->table, hash);
+    __builtin_prefetch(s->buckets[i]);
+}
+
+
+/* Where the flow probably is; that of a frame without a layer of its own, or with several, is not asked for. The bucket may have been split since: then it is
+ * not there. */
 static inline void look_up(smos_shard_t *s, int i)
 {
-    uint32_t hint = s->hints[i] = smos__table_hint(&s->table, s->hashes[i]);
+    uint32_t hint = s->hints[i] = smos__bucket_hint(s->buckets[i], s->hashes[i]);
     if (hint == SMOS__NO_FLOW) return;
     const char *f = (const char *)&s->arena.hot[hint];
     __builtin_prefetch(f, 1);

@@ -75,6 +75,7 @@ struct smos_shard {
     smos__frame_t frames[SMOS__BURST];
     smos__decoded_t decoded[SMOS__DECODED];
     uint32_t hashes[SMOS__BURST];
+    const smos__bucket_t *buckets[SMOS__BURST]; /* of the hashes */
     uint32_t hints[SMOS__BURST]; /* where the flow probably is */
     bool mine[SMOS__BURST];      /* known before it is decoded: the frame's only layer is this worker's */
 

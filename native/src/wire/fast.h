@@ -1,0 +1,117 @@
+/* fast.h: the plain case in one piece: Ethernet, IPv4 without options or fragments, TCP with the usual options, all of it captured, nothing wrong.
+ * Everything else is fast.c's (VLAN tags) and decode.c's; tests/test_decode_fast.c holds them to the same result. */
+#ifndef SMOS__DECODE_FAST_H
+#define SMOS__DECODE_FAST_H
+
+#include <stddef.h>
+
+#include "wire/bytes.h"
+#include "wire/decode.h"
+#include "wire/sum.h"
+
+#define SMOS__ETHERNET 14
+#define SMOS__IPV4 20
+#define SMOS__TIMESTAMPS 0x0101080au /* NOP NOP kind 8, length 10 */
+
+/* TCP's usual options as tcp_options.c reads them: SMOS__HAS_*. SMOS__UNUSUAL: something there is unusual or wrong. */
+#define SMOS__UNUSUAL UINT32_MAX
+uint32_t smos__usual_options(const uint8_t *p, uint32_t n, bool syn, smos__layer_t *l);
+
+/* Neighbours in the layer are written as one word. */
+_Static_assert(offsetof(smos__layer_t, ack) == offsetof(smos__layer_t, seq) + 4 && offsetof(smos__layer_t, wscale) == offsetof(smos__layer_t, tcp_flags) + 1 &&
+               offsetof(smos__layer_t, mss) == offsetof(smos__layer_t, tcp_flags) + 2 && offsetof(smos__layer_t, ttl) == offsetof(smos__layer_t, sack_blocks) + 1 &&
+               offsetof(smos__layer_t, tunnel_kind) == offsetof(smos__layer_t, sack_blocks) + 2 && offsetof(smos__layer_t, anomaly_count) == offsetof(smos__layer_t, sack_blocks) + 3 &&
+               offsetof(smos_tuple_t, dport) == offsetof(smos_tuple_t, sport) + 2 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "neighbours");
+
+static inline void smos__put32(void *to, uint32_t v) { memcpy(to, &v, sizeof v); }
+
+/* The two ends of the packet in registers; ports: the source's below, the destination's above. */
+typedef struct smos__ends4 {
+    uint32_t source, destination; /* as they lie in memory */
+    uint32_t ports;
+} smos__ends4_t;
+
+static inline __attribute__((always_inline)) void smos__mapped(uint8_t out[16], uint32_t address)
+{
+    uint64_t words[2] = {0, (uint64_t)address << 32 | 0xffff0000u};
+    memcpy(out, words, 16);
+}
+
+/* What follows a link header of `link` bytes, of which and of 40 more the caller has made sure. Twice in the program, so that frames
+ * without a tag pay nothing for tags. */
+static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const smos__frame_t *frame, uint32_t link, uint16_t outer, uint16_t inner, smos__decoded_t *out, smos__ends4_t *ends)
+{
+    const uint8_t *ip = frame->data + link, *tcp = ip + SMOS__IPV4;
+    if (ip[0] != 0x45 || ip[9] != 6 || smos__be16(ip + 6) & 0xbfff) return false;
+    uint32_t length = smos__be16(ip + 2), header = (uint32_t)(tcp[12] >> 4) * 4;
+    if (length > frame->caplen - link || length < SMOS__IPV4 + header || header < 20) return false;
+    if (tcp[12] & 0x0f) return false; /* reserved bits */
+    uint32_t flags = SMOS__L4_WHOLE, source, destination;
+    memcpy(&source, ip + 12, 4);
+    memcpy(&destination, ip + 16, 4);
+    if (frame->flags & SMOS__FRAME_NO_CHECKSUM) {
+        flags |= SMOS__UNCHECKED;
+    } else {
+        uint32_t segment = length - SMOS__IPV4;
+        uint64_t pseudo = (uint64_t)source + destination + __builtin_bswap16(6) + __builtin_bswap16((uint16_t)segment);
+        if (!smos__sum_right(smos__sum64(ip, SMOS__IPV4, 0)) || !smos__sum_right(smos__sum64(tcp, segment, pseudo))) return false;
+    }
+    smos__layer_t *l = &out->layer[0];
+    smos__put32(&l->sack_blocks, (uint32_t)ip[8] << 8); /* and ttl, tunnel_kind, anomaly_count */
+    smos__put32(&l->tcp_flags, tcp[13]);                /* and wscale, mss */
+    if (header == 32 && smos__be32(tcp + 20) == SMOS__TIMESTAMPS) {
+        flags |= SMOS__HAS_TIMESTAMP;
+        l->tsval = smos__be32(tcp + 24);
+        l->tsecr = smos__be32(tcp + 28);
+    } else if (header > 20) {
+        uint32_t found = smos__usual_options(tcp + 20, header - 20, tcp[13] & SMOS__SYN, l);
+        if (found == SMOS__UNUSUAL) return false;
+        flags |= found;
+    }
+    if ((ip[1] & 3) == 3) flags |= SMOS__ECN_CE;
+    smos__mapped(l->tuple.src, source);
+    smos__mapped(l->tuple.dst, destination);
+    uint32_t ports;
+    memcpy(&ports, tcp, 4);
+    ports = __builtin_bswap32(ports);
+    *ends = (smos__ends4_t){source, destination, ports << 16 | ports >> 16};
+    smos__put32(&l->tuple.sport, ends->ports);
+    l->tuple.proto = 6;
+    l->tuple.version = 4;
+    l->tuple.vlan = outer;
+    l->tuple.tunnel = 0;
+    l->ip = ip;
+    l->l4 = tcp;
+    l->payload_len = l->payload_captured = length - SMOS__IPV4 - header;
+    l->payload = l->payload_len ? tcp + header : NULL;
+    l->ip_len = length;
+    l->ip_captured = length;
+    uint64_t numbers;
+    memcpy(&numbers, tcp + 4, 8);
+    numbers = __builtin_bswap64(numbers);
+    numbers = numbers << 32 | numbers >> 32;
+    memcpy(&l->seq, &numbers, 8); /* and ack */
+    l->window = smos__be16(tcp + 14);
+    l->urgent = smos__be16(tcp + 18);
+    l->vlan[0] = outer;
+    l->vlan[1] = inner;
+    l->tunnel_id = 0;
+    l->flags = flags;
+    l->icmp_type = l->icmp_code = 0;
+    l->ip_id = smos__be16(ip + 4);
+    out->result = SMOS__WIRE_OK;
+    out->layers = 1;
+    out->anomaly_count = 0;
+    out->fragments = 0;
+    out->owner_hash = 0;
+    return true;
+}
+
+/* Frames without a tag. */
+static inline __attribute__((always_inline)) bool smos__decode_plain(const smos__frame_t *frame, smos__decoded_t *out, smos__ends4_t *ends)
+{
+    if (frame->linktype != 1 || frame->caplen < SMOS__ETHERNET + SMOS__IPV4 + 20 || smos__be16(frame->data + 12) != 0x0800) return false;
+    return smos__decode_ipv4_tcp(frame, SMOS__ETHERNET, 0, 0, out, ends);
+}
+
+#endif
