@@ -37,7 +37,7 @@ static void take_window(smos__tcp_t *t, const smos__layer_t *l, int from, bool k
 static bool seen_before(const smos__tcp_t *t, int from, uint32_t seq, uint32_t length)
 {
     const smos__endpoint_t *e = &t->flow->end[from];
-    if (smos__seq_leq(seq, e->isn)) { /* what lies before the stream's first byte was not seen */
+    if (smos__place(e, seq) < 0) { /* what lies before the stream's first byte was not seen */
         uint32_t before = e->isn + 1 - seq;
         if (length <= before) return false;
         seq += before;
@@ -65,7 +65,7 @@ static bool take_ack(smos__tcp_t *t, const smos__layer_t *l, int from)
         if (smos__seq_gt(l->ack, p->snd_nxt)) {
             if (l->ack - p->snd_nxt > SMOS__MAX_WINDOW) return smos__tcp_notice_ack(t, l, from, SMOS__ANOMALY_TCP_INVALID_ACK), false;
             smos__tcp_notice_ack(t, l, from, SMOS__ANOMALY_TCP_ACK_UNSEEN);
-        } else if (p->flags & SMOS__EP_SYN && smos__seq_leq(l->ack, p->isn)) {
+        } else if (p->flags & SMOS__EP_SYN && smos__place(p, l->ack) < 0) {
             return smos__tcp_notice_ack(t, l, from, SMOS__ANOMALY_TCP_OLD_ACK), false;
         }
     }
@@ -207,7 +207,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         if (p->flags & SMOS__EP_ZERO_WINDOW && l->payload_len > 1 && l->seq == e->snd_nxt) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_ZERO_WINDOW_DATA);
         if (e->flags & SMOS__EP_RST || p->flags & SMOS__EP_RST) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DATA_AFTER_RST);
         if (smos__seq_lt(l->seq, e->snd_nxt)) {
-            if (smos__seq_leq(l->seq, e->isn))
+            if (smos__place(e, l->seq) < 0)
                 smos__tcp_anomaly(t, e->flags & SMOS__EP_SYN && l->payload_len <= 1 ? SMOS__ANOMALY_TCP_KEEPALIVE_DATA : SMOS__ANOMALY_TCP_BEFORE_BASE);
             if (l->payload_len == 1 && end == e->snd_nxt && e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, end)) {
                 smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_KEEPALIVE_DATA);
