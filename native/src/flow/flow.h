@@ -66,6 +66,7 @@ enum {
     SMOS__FLOW_BLOCKED = 1 << 7,  /* a handler dropped NEW_DATA: later copies are dropped too */
     SMOS__FLOW_QUEUED = 1 << 8,   /* on the queue of unconfirmed flows, given up first */
     SMOS__FLOW_EDITED = 1 << 11,  /* a middlebox changed its packets: numbers are translated */
+    SMOS__FLOW_SYN_AGAIN = 1 << 12, /* a SYN with another number waits for its answer */
     SMOS__FLOW_STREAMS = 3 << 9   /* somebody wants its bytes: SMOS__FLOW_STREAM_OF(sender) */
 };
 #define SMOS__FLOW_STREAM_OF(from) (1u << (9 + (from))) /* what that end sends */

@@ -12,6 +12,7 @@ static bool begins_another(const smos__flow_t *f, const smos__layer_t *l, int fr
     const smos__endpoint_t *e = &f->end[from];
     if (e->flags & SMOS__EP_BASE && e->isn == l->seq) return false;
     if (f->class_ == SMOS__CLASS_CLOSED || f->class_ == SMOS__CLASS_RESET) return true;
+    if (e->flags & SMOS__EP_SYN && !f->end[!from].packets) return true; /* of the other end, which might challenge it, nothing is captured */
     /* Nobody accepted the first SYN: this is another try of its own. */
     return from == SMOS_CLIENT && e->flags & SMOS__EP_SYN && !(f->end[!from].flags & SMOS__EP_SYN) && f->class_ == SMOS__CLASS_EMBRYONIC;
 }
@@ -78,7 +79,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
         smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
         smos__zeek_segment(&c->zeek, c->history, &z);
     }
-    const uint16_t plain = SMOS__FLOW_STREAMS | SMOS__FLOW_TWO_SIDED | SMOS__FLOW_SETUP | SMOS__FLOW_STARTED_RECEIVER | SMOS__FLOW_EXISTING;
+    const uint16_t plain = SMOS__FLOW_STREAMS | SMOS__FLOW_TWO_SIDED | SMOS__FLOW_SETUP | SMOS__FLOW_STARTED_RECEIVER | SMOS__FLOW_EXISTING | SMOS__FLOW_SYN_AGAIN;
     if ((f->flags & ~plain) == 0 && smos__tcp_fast(f, l, from)) {
         if (s->tcp.detail & SMOS_DETAIL_RTT) {
             smos__tcp_t t = under_hand(s, i);
@@ -98,6 +99,7 @@ static void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int
         smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
         return;
     }
+    if (l->tcp_flags & SMOS__SYN) smos__reuse_note(s, i, l, from);
     smos__tcp_t t = under_hand(s, i);
     uint32_t facts = smos__tcp_sender(&t, l, from);
     if (s->events.dropped) return unsend(s, l, &f->end[from]); /* at an ANOMALY */
@@ -176,6 +178,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     int from = SMOS_CLIENT;
     bool fresh = false;
     bool tcp = l->tuple.proto == TCP;
+    const smos__late_syn_t *earlier = NULL;
     uint32_t i = hint;
     /* The hint is from before the burst: good only if that flow is still there and the right one. */
     if (i == SMOS__NO_FLOW || s->arena.hot[i].class_ == SMOS__CLASS_FREE || !smos__tuple_match(&s->arena.hot[i].tuple, &l->tuple, &from))
@@ -186,7 +189,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
         if (smos__flow_expired(s, f, s->now_ns)) {
             smos__flow_end(s, i, SMOS_END_IDLE, true);
             i = SMOS__NO_FLOW;
-        } else if (tcp && l->tcp_flags & SMOS__SYN && begins_another(f, l, from)) {
+        } else if (tcp && l->tcp_flags & SMOS__SYN && (begins_another(f, l, from) || (f->flags & SMOS__FLOW_SYN_AGAIN && readable && (earlier = smos__reuse_answered(s, i, l, from))))) {
             smos__flow_end(s, i, SMOS_END_IDLE, true);
             i = SMOS__NO_FLOW;
         }
@@ -198,7 +201,8 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
         i = smos__flow_make(s, l, hash, frame->time_ns, from, first_class(l));
         if (i == SMOS__NO_FLOW) return SMOS__C_drop_no_memory;
         fresh = true;
-        if (tcp && !(syn && from == SMOS_CLIENT)) {
+        if (earlier) smos__reuse_begin(s, i, earlier);
+        if (tcp && !earlier && !(syn && from == SMOS_CLIENT)) {
             s->arena.hot[i].flags |= SMOS__FLOW_MIDSTREAM;
             SMOS__COUNT(s, flows_midstream);
         }
