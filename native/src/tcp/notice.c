@@ -66,8 +66,8 @@ static smos__anomaly_t odd_syn_ack(const smos__tcp_t *t, const smos__layer_t *l,
     const smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     if (from == SMOS_CLIENT) return odd_syn_ack_of_client(l, e, p);
     bool same = e->flags & SMOS__EP_BASE && l->seq == e->isn, fast_open = p->flags & SMOS__EP_TFO;
+    if (same && (e->flags | p->flags) & SMOS__EP_FIN) return SMOS__ANOMALY_TCP_SHUTDOWN_SYN_RESEND;
     if (established(e) && established(p)) {
-        if (same && (e->flags | p->flags) & SMOS__EP_FIN) return SMOS__ANOMALY_TCP_SHUTDOWN_SYN_RESEND;
         if (!same) return SMOS__ANOMALY_TCP_SYNACK_ON_ESTABLISHED;
         if (!(e->flags & SMOS__EP_SYN)) return NOTHING; /* late, not again */
         return p->flags & SMOS__EP_SYN && !fast_open && l->ack != p->isn + 1 ? SMOS__ANOMALY_TCP_SYNACK_DIFFERENT_ACK_ESTABLISHED : SMOS__ANOMALY_TCP_SYNACK_RESEND_ESTABLISHED;
