@@ -98,7 +98,8 @@ typedef struct smos__flow {
 /* smos__endpoint_cold_t.marks */
 enum {
     SMOS__MARK_ALTERNATE_ISN = 1, /* several SYN/ACKs with different ISNs: the acknowledgement decides */
-    SMOS__MARK_LOSS = 2           /* lost_below is set; no RTT probe goes meanwhile */
+    SMOS__MARK_LOSS = 2,          /* lost_below is set; no RTT probe goes meanwhile */
+    SMOS__MARK_REFUSED = 4        /* bytes of it that its receiver should have refused wait for its word: tcp/refused.h */
 };
 
 typedef struct smos__endpoint_cold {

@@ -58,7 +58,7 @@ static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 static inline smos__tcp_t under_hand(smos_shard_t *s, uint32_t i)
 {
     smos__flow_t *f = &s->arena.hot[i];
-    return (smos__tcp_t){f, &s->arena.cold[i], s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns};
+    return (smos__tcp_t){f, &s->arena.cold[i], s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns, &s->refused};
 }
 
 

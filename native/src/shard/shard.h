@@ -112,6 +112,7 @@ struct smos_shard {
 
     smos__late_syn_t late_syns[SMOS__LATE_SYNS];
     uint32_t late_syn_next;
+    smos__refused_t refused;
 
     smos_flow_info_t *records, *records_taken; /* double buffer */
     uint32_t record_count;

@@ -140,6 +140,13 @@ static void fin_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
 }
 
 
+static uint32_t refused(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t facts)
+{
+    if (l->payload_len) smos__refused_keep(t, l, from);
+    return facts;
+}
+
+
 uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
@@ -175,19 +182,19 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
     if (l->flags & SMOS__HAS_TIMESTAMP) {
         if (timestamp_old(t, l, e)) {
             smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_PAWS);
-            return facts;
+            return refused(t, l, from, facts);
         }
         take_timestamp(t, l, e);
     }
     if ((l->payload_len || flags & SMOS__FIN) && !in_window(t, l, from)) {
         smos__tcp_notice_outside(t, l, from);
-        return l->payload_len ? facts | SMOS__TCP_OUTSIDE : facts;
+        return refused(t, l, from, l->payload_len ? facts | SMOS__TCP_OUTSIDE : facts);
     }
     if (flags & SMOS__ACK) {
         bool known = e->flags & SMOS__EP_WINDOW && p->flags & SMOS__EP_ACKED;
         uint32_t right = p->snd_una + e->window;
         bool late = p->flags & SMOS__EP_ACKED && smos__seq_lt(l->ack, p->snd_una); /* reordered: its window is of the past too */
-        if (!take_ack(t, l, from)) return facts;
+        if (!take_ack(t, l, from)) return refused(t, l, from, facts);
         if (__builtin_expect(l->flags & SMOS__HAS_SACK, 0)) smos__tcp_sack(t, l, from);
         if (!late) take_window(t, l, from, known, right);
     }
@@ -374,8 +381,9 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
             smos__stream_syn_data(t, !from, accepted);
             if (!accepted) p->snd_nxt = p->isn + 1;
         }
-        if (__builtin_expect((p->flags & SMOS__EP_HOLE || t->config->gaps_at_once) && smos__seq_gt(p->snd_una, p->rcv_nxt), 0)) {
-            smos__stream_acked(t, !from);
+        if (__builtin_expect(smos__seq_gt(p->snd_una, p->rcv_nxt), 0)) {
+            smos__refused_taken(t, !from);
+            if (p->flags & SMOS__EP_HOLE || t->config->gaps_at_once) smos__stream_acked(t, !from);
             fin_received(t, !from, &facts);
         }
     }
