@@ -124,6 +124,14 @@ static void odd_sack(smos__tcp_t *t, const smos__layer_t *l, int from)
 }
 
 
+/* What was sent beyond the acknowledgement that closed the window, and is one byte, is a probe (RFC 9293 3.8.6.1); mostly the receiver does not take it. */
+static bool probe_acknowledged(const smos__layer_t *l, const smos__endpoint_t *e, const smos__endpoint_t *p)
+{
+    if (!(l->tcp_flags & SMOS__ACK) || e->state != SMOS_TCP_ESTABLISHED || !(p->flags & SMOS__EP_ACKED) || p->flags & SMOS__EP_FIN) return false;
+    return l->ack == p->snd_nxt && l->ack == p->snd_una + 1;
+}
+
+
 static void note(smos__tcp_t *t, smos__anomaly_t what)
 {
     if (what != NOTHING) smos__tcp_anomaly(t, what);
@@ -140,7 +148,9 @@ void smos__tcp_notice(smos__tcp_t *t, const smos__layer_t *l, int from)
         note(t, flags & SMOS__ACK ? odd_syn_ack(t, l, from) : odd_syn(t, l, from));
         return;
     }
+    if (e->flags & SMOS__EP_RST) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_RST_INJECTED);
     if (!established(e) || !established(p)) note(t, odd_opening(t, l, from));
+    if (e->flags & SMOS__EP_ZERO_WINDOW && probe_acknowledged(l, e, p)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_ACK_OF_PROBE);
     if (e->flags & p->flags & SMOS__EP_TIMESTAMPS && !(l->flags & SMOS__HAS_TIMESTAMP)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_TIMESTAMP_MISSING);
     if (l->flags & SMOS__HAS_SACK) odd_sack(t, l, from);
     if (l->payload_len || flags & SMOS__FIN || !(flags & SMOS__ACK)) return;
