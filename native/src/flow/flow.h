@@ -66,6 +66,7 @@ enum {
     SMOS__FLOW_BLOCKED = 1 << 7,  /* a handler dropped NEW_DATA: later copies are dropped too */
     SMOS__FLOW_QUEUED = 1 << 8,   /* on the queue of unconfirmed flows, given up first */
     SMOS__FLOW_EDITED = 1 << 11,  /* a middlebox changed its packets: numbers are translated */
+    SMOS__FLOW_SYN_AGAIN = 1 << 12, /* a SYN with another number waits for its answer */
     SMOS__FLOW_STREAMS = 3 << 9   /* somebody wants its bytes: SMOS__FLOW_STREAM_OF(sender) */
 };
 #define SMOS__FLOW_STREAM_OF(from) (1u << (9 + (from))) /* what that end sends */
@@ -97,7 +98,8 @@ typedef struct smos__flow {
 /* smos__endpoint_cold_t.marks */
 enum {
     SMOS__MARK_ALTERNATE_ISN = 1, /* several SYN/ACKs with different ISNs: the acknowledgement decides */
-    SMOS__MARK_LOSS = 2           /* lost_below is set; no RTT probe goes meanwhile */
+    SMOS__MARK_LOSS = 2,          /* lost_below is set; no RTT probe goes meanwhile */
+    SMOS__MARK_REFUSED = 4        /* bytes of it that its receiver should have refused wait for its word: tcp/refused.h */
 };
 
 typedef struct smos__endpoint_cold {

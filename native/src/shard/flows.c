@@ -186,7 +186,7 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
         if (f->end_reason == 255) f->end_reason = (uint8_t)reason;
         if (report) {
             if (f->tuple.proto == 6) {
-                smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns};
+                smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns, NULL};
                 s->flow = i;
                 smos__tcp_finish(&t);
                 s->flow = SMOS__NO_FLOW;

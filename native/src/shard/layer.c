@@ -13,6 +13,7 @@ static bool begins_another(const smos__flow_t *f, const smos__layer_t *l, int fr
     const smos__endpoint_t *e = &f->end[from];
     if (e->flags & SMOS__EP_BASE && e->isn == l->seq) return false;
     if (f->class_ == SMOS__CLASS_CLOSED || f->class_ == SMOS__CLASS_RESET) return true;
+    if (e->flags & SMOS__EP_SYN && !f->end[!from].packets) return true; /* of the other end, which might challenge it, nothing is captured */
     /* Nobody accepted the first SYN: this is another try of its own. */
     return from == SMOS_CLIENT && e->flags & SMOS__EP_SYN && !(f->end[!from].flags & SMOS__EP_SYN) && f->class_ == SMOS__CLASS_EMBRYONIC;
 }
@@ -89,6 +90,7 @@ static inline void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t 
     const int to = from ^ 1;
     s->sent_before = f->end[from].packets > 1 ? f->end[from].snd_nxt : l->seq;
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
+    if (l->tcp_flags & SMOS__SYN) smos__reuse_note(s, i, l, from);
     uint32_t facts = smos__tcp_sender(under_hand(s, i), l, from);
     if (s->events.dropped) return unsend(s, l, &f->end[from]); /* at an ANOMALY */
     if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
@@ -238,7 +240,7 @@ static __attribute__((noinline)) void tell_plain(smos_shard_t *s, const smos__fr
 
 bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i)
 {
-    const uint16_t open = SMOS__FLOW_TWO_SIDED | SMOS__FLOW_STARTED_RECEIVER, either = SMOS__FLOW_STREAMS | SMOS__FLOW_SETUP | SMOS__FLOW_EXISTING;
+    const uint16_t open = SMOS__FLOW_TWO_SIDED | SMOS__FLOW_STARTED_RECEIVER, either = SMOS__FLOW_STREAMS | SMOS__FLOW_SETUP | SMOS__FLOW_EXISTING | SMOS__FLOW_SYN_AGAIN;
     smos__flow_t *f = &s->arena.hot[i];
     int from;
     if (f->class_ != SMOS__CLASS_ESTABLISHED || (f->flags & ~either) != open || f->epoch != s->events.epoch) return false;
@@ -269,6 +271,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     int from = SMOS_CLIENT;
     bool fresh = false;
     bool tcp = l->tuple.proto == TCP;
+    const smos__late_syn_t *earlier = NULL;
     uint32_t i = hint;
     /* The hint is from before the burst: good only if that flow is still there and the right one. */
     if (i == SMOS__NO_FLOW || s->arena.hot[i].class_ == SMOS__CLASS_FREE || !smos__tuple_match(&s->arena.hot[i].tuple, &l->tuple, &from))
@@ -279,7 +282,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
         if (smos__flow_expired(s, f, s->now_ns)) {
             smos__flow_end(s, i, SMOS_END_IDLE, true);
             i = SMOS__NO_FLOW;
-        } else if (tcp && l->tcp_flags & SMOS__SYN && begins_another(f, l, from)) {
+        } else if (tcp && l->tcp_flags & SMOS__SYN && (begins_another(f, l, from) || (f->flags & SMOS__FLOW_SYN_AGAIN && readable && (earlier = smos__reuse_answered(s, i, l, from))))) {
             smos__flow_end(s, i, SMOS_END_IDLE, true);
             i = SMOS__NO_FLOW;
         }
@@ -291,7 +294,8 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
         i = smos__flow_make(s, l, hash, frame->time_ns, from, first_class(l));
         if (i == SMOS__NO_FLOW) return SMOS__C_drop_no_memory;
         fresh = true;
-        if (tcp && !(syn && from == SMOS_CLIENT)) {
+        if (earlier) smos__reuse_begin(s, i, earlier);
+        if (tcp && !earlier && !(syn && from == SMOS_CLIENT)) {
             s->arena.hot[i].flags |= SMOS__FLOW_MIDSTREAM;
             SMOS__COUNT(s, flows_midstream);
         }

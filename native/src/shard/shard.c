@@ -139,7 +139,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
         smos_shard_destroy(s);
         return NULL;
     }
-    s->under = (smos__tcp_t){.pool = s->arena.pool, .config = &s->tcp, .sink = &smos__shard_sink, .context = s};
+    s->under = (smos__tcp_t){.pool = s->arena.pool, .config = &s->tcp, .sink = &smos__shard_sink, .context = s, .refused = &s->refused};
     smos__timers_init(&s->timers);
     s->events.crumb = s->crumb;
     s->events.records = s->collect;

@@ -43,6 +43,18 @@ typedef enum smos__verdict {
 #define SMOS__NEVER INT64_MAX
 #define SMOS__DECODED 32 /* packets between decoding and processing, and some */
 
+/* A SYN inside a connection that has not ended: reuse.c. */
+typedef struct smos__late_syn {
+    smos_flow_t flow; /* that it was counted with; 0: none */
+    int64_t time_ns;  /* of the first copy */
+    uint64_t payload_bytes, wire_bytes; /* of all copies */
+    uint32_t packets;
+    uint8_t from;
+    smos__layer_t layer; /* without its bytes */
+} smos__late_syn_t;
+
+#define SMOS__LATE_SYNS 16
+
 struct smos_shard {
     smos_config_t config;
     smos__arena_t arena;
@@ -101,6 +113,10 @@ struct smos_shard {
     int64_t anomaly_second; /* event rate limit */
     uint32_t anomaly_budget;
     uint32_t log_budget;
+
+    smos__late_syn_t late_syns[SMOS__LATE_SYNS];
+    uint32_t late_syn_next;
+    smos__refused_t refused;
 
     smos_flow_info_t *records, *records_taken; /* double buffer */
     uint32_t record_count;
@@ -199,6 +215,11 @@ static inline bool smos__flow_expired(const smos_shard_t *s, const smos__flow_t 
 {
     return now_ns - f->last_ns > s->timeout[f->class_];
 }
+
+/* reuse.c: a SYN with another number, inside a connection that has not ended, is noted; its SYN/ACK, when it comes, begins another flow with it. */
+void smos__reuse_note(smos_shard_t *, uint32_t flow, const smos__layer_t *, int from);
+const smos__late_syn_t *smos__reuse_answered(smos_shard_t *, uint32_t flow, const smos__layer_t *, int from); /* NULL: that is not what it is */
+void smos__reuse_begin(smos_shard_t *, uint32_t flow, const smos__late_syn_t *);
 
 /* handover.c: packets that came to the wrong worker. */
 void smos__handover_decode(smos_shard_t *, smos__frame_t *, smos__decoded_t *); /* as smos__decode; fragments only at their home */

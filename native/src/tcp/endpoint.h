@@ -24,4 +24,7 @@ static inline void smos__set_base(smos__endpoint_t *e, uint32_t seq)
     e->flags |= SMOS__EP_BASE;
 }
 
+/* Which byte of the stream `seq` is, from 0, however often its numbers have wrapped; negative before the first. */
+static inline int64_t smos__place(const smos__endpoint_t *e, uint32_t seq) { return (int64_t)e->offset + smos__seq_diff(seq, e->rcv_nxt); }
+
 #endif

@@ -74,7 +74,7 @@ void smos__tcp_syn(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t *f
         smos__tcp_rtt_begin(t, from, l->seq + 1);
     }
     if (ack) {
-        if (e->state == SMOS_TCP_CLOSED || e->state == SMOS_TCP_SYN_SENT) smos__set_state(e, SMOS_TCP_SYN_RECEIVED, facts, SMOS__TCP_SENDER_STATE);
+        if ((e->state == SMOS_TCP_CLOSED && !(e->flags & SMOS__EP_FIN)) || e->state == SMOS_TCP_SYN_SENT) smos__set_state(e, SMOS_TCP_SYN_RECEIVED, facts, SMOS__TCP_SENDER_STATE);
     } else {
         if (!smos__synchronized(e->state)) smos__set_state(e, SMOS_TCP_SYN_SENT, facts, SMOS__TCP_SENDER_STATE);
     }

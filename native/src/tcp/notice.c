@@ -66,8 +66,8 @@ static smos__anomaly_t odd_syn_ack(const smos__tcp_t *t, const smos__layer_t *l,
     const smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     if (from == SMOS_CLIENT) return odd_syn_ack_of_client(l, e, p);
     bool same = e->flags & SMOS__EP_BASE && l->seq == e->isn, fast_open = p->flags & SMOS__EP_TFO;
+    if (same && (e->flags | p->flags) & SMOS__EP_FIN) return SMOS__ANOMALY_TCP_SHUTDOWN_SYN_RESEND;
     if (established(e) && established(p)) {
-        if (same && (e->flags | p->flags) & SMOS__EP_FIN) return SMOS__ANOMALY_TCP_SHUTDOWN_SYN_RESEND;
         if (!same) return SMOS__ANOMALY_TCP_SYNACK_ON_ESTABLISHED;
         if (!(e->flags & SMOS__EP_SYN)) return NOTHING; /* late, not again */
         return p->flags & SMOS__EP_SYN && !fast_open && l->ack != p->isn + 1 ? SMOS__ANOMALY_TCP_SYNACK_DIFFERENT_ACK_ESTABLISHED : SMOS__ANOMALY_TCP_SYNACK_RESEND_ESTABLISHED;
@@ -124,6 +124,14 @@ static void odd_sack(smos__tcp_t *t, const smos__layer_t *l, int from)
 }
 
 
+/* What was sent beyond the acknowledgement that closed the window, and is one byte, is a probe (RFC 9293 3.8.6.1); mostly the receiver does not take it. */
+static bool probe_acknowledged(const smos__layer_t *l, const smos__endpoint_t *e, const smos__endpoint_t *p)
+{
+    if (!(l->tcp_flags & SMOS__ACK) || e->state != SMOS_TCP_ESTABLISHED || !(p->flags & SMOS__EP_ACKED) || p->flags & SMOS__EP_FIN) return false;
+    return l->ack == p->snd_nxt && l->ack == p->snd_una + 1;
+}
+
+
 static void note(smos__tcp_t *t, smos__anomaly_t what)
 {
     if (what != NOTHING) smos__tcp_anomaly(t, what);
@@ -140,7 +148,9 @@ void smos__tcp_notice(smos__tcp_t *t, const smos__layer_t *l, int from)
         note(t, flags & SMOS__ACK ? odd_syn_ack(t, l, from) : odd_syn(t, l, from));
         return;
     }
+    if (e->flags & SMOS__EP_RST) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_RST_INJECTED);
     if (!established(e) || !established(p)) note(t, odd_opening(t, l, from));
+    if (e->flags & SMOS__EP_ZERO_WINDOW && probe_acknowledged(l, e, p)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_ACK_OF_PROBE);
     if (e->flags & p->flags & SMOS__EP_TIMESTAMPS && !(l->flags & SMOS__HAS_TIMESTAMP)) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_TIMESTAMP_MISSING);
     if (l->flags & SMOS__HAS_SACK) odd_sack(t, l, from);
     if (l->payload_len || flags & SMOS__FIN || !(flags & SMOS__ACK)) return;

@@ -53,5 +53,6 @@ void smos__tcp_sack(smos__tcp_t *t, const smos__layer_t *l, int from)
 bool smos__tcp_lost(const smos__tcp_t *t, int from, uint32_t seq)
 {
     const smos__endpoint_cold_t *c = &t->cold->end[from];
-    return c->marks & SMOS__MARK_LOSS && smos__seq_lt(t->flow->end[from].snd_una, c->lost_below) && smos__seq_lt(seq, c->lost_below);
+    /* A mark that was passed long ago lies half a number space away at some time. */
+    return c->marks & SMOS__MARK_LOSS && c->lost_below - t->flow->end[from].snd_una - 1 < SMOS__MAX_WINDOW && smos__seq_lt(seq, c->lost_below);
 }

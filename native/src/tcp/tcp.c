@@ -32,7 +32,7 @@ static inline __attribute__((always_inline)) void take_window(smos__tcp_t *t, sm
 static bool seen_before(const smos__tcp_t *t, int from, uint32_t seq, uint32_t length)
 {
     const smos__endpoint_t *e = &t->flow->end[from];
-    if (smos__seq_leq(seq, e->isn)) { /* what lies before the stream's first byte was not seen */
+    if (smos__place(e, seq) < 0) { /* what lies before the stream's first byte was not seen */
         uint32_t before = e->isn + 1 - seq;
         if (length <= before) return false;
         seq += before;
@@ -59,7 +59,7 @@ static inline __attribute__((always_inline)) bool take_ack(smos__tcp_t *t, const
         if (smos__seq_gt(l->ack, p->snd_nxt)) {
             if (l->ack - p->snd_nxt > SMOS__MAX_WINDOW) return smos__tcp_notice_ack(t, l, from, SMOS__ANOMALY_TCP_INVALID_ACK), false;
             smos__tcp_notice_ack(t, l, from, SMOS__ANOMALY_TCP_ACK_UNSEEN);
-        } else if (p->flags & SMOS__EP_SYN && smos__seq_leq(l->ack, p->isn)) {
+        } else if (p->flags & SMOS__EP_SYN && smos__place(p, l->ack) < 0) {
             return smos__tcp_notice_ack(t, l, from, SMOS__ANOMALY_TCP_OLD_ACK), false;
         }
     }
@@ -132,6 +132,13 @@ static void fin_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
 }
 
 
+static uint32_t refused(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t facts)
+{
+    if (l->payload_len) smos__refused_keep(t, l, from);
+    return facts;
+}
+
+
 uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[from ^ 1];
@@ -167,19 +174,19 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
     if (l->flags & SMOS__HAS_TIMESTAMP) {
         if (timestamp_old(t, l, e)) {
             smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_PAWS);
-            return facts;
+            return refused(t, l, from, facts);
         }
         take_timestamp(t, l, e);
     }
     if ((l->payload_len || flags & SMOS__FIN) && !in_window(e, p, l)) {
         smos__tcp_notice_outside(t, l, from);
-        return l->payload_len ? facts | SMOS__TCP_OUTSIDE : facts;
+        return refused(t, l, from, l->payload_len ? facts | SMOS__TCP_OUTSIDE : facts);
     }
     if (flags & SMOS__ACK) {
         bool known = e->flags & SMOS__EP_WINDOW && p->flags & SMOS__EP_ACKED;
         uint32_t right = p->snd_una + e->window;
         bool late = p->flags & SMOS__EP_ACKED && smos__seq_lt(l->ack, p->snd_una); /* reordered: its window is of the past too */
-        if (!take_ack(t, e, p, l, from)) return facts;
+        if (!take_ack(t, e, p, l, from)) return refused(t, l, from, facts);
         if (__builtin_expect(l->flags & SMOS__HAS_SACK, 0)) smos__tcp_sack(t, l, from);
         if (!late) take_window(t, e, p, l, from, known, right);
     }
@@ -199,7 +206,7 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
         if (p->flags & SMOS__EP_ZERO_WINDOW && l->payload_len > 1 && l->seq == e->snd_nxt) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_ZERO_WINDOW_DATA);
         if (e->flags & SMOS__EP_RST || p->flags & SMOS__EP_RST) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_DATA_AFTER_RST);
         if (smos__seq_lt(l->seq, e->snd_nxt)) {
-            if (smos__seq_leq(l->seq, e->isn))
+            if (smos__place(e, l->seq) < 0)
                 smos__tcp_anomaly(t, e->flags & SMOS__EP_SYN && l->payload_len <= 1 ? SMOS__ANOMALY_TCP_KEEPALIVE_DATA : SMOS__ANOMALY_TCP_BEFORE_BASE);
             if (l->payload_len == 1 && end == e->snd_nxt && e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, end)) {
                 smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_KEEPALIVE_DATA);
@@ -332,8 +339,9 @@ uint32_t smos__tcp_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, ui
             smos__stream_syn_data(t, !from, accepted);
             if (!accepted) p->snd_nxt = p->isn + 1;
         }
-        if (__builtin_expect((p->flags & SMOS__EP_HOLE || t->config->gaps_at_once) && smos__seq_gt(p->snd_una, p->rcv_nxt), 0)) {
-            smos__stream_acked(t, !from);
+        if (__builtin_expect(smos__seq_gt(p->snd_una, p->rcv_nxt), 0)) {
+            smos__refused_taken(t, !from);
+            if (p->flags & SMOS__EP_HOLE || t->config->gaps_at_once) smos__stream_acked(t, !from);
             fin_received(t, !from, &facts);
         }
     }

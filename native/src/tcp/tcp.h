@@ -10,6 +10,7 @@
 #include "flow/arena.h"
 #include "shardmos/engine.h"
 #include "tcp/options.h"
+#include "tcp/refused.h"
 #include "tcp/sequence.h"
 #include "wire/packet.h"
 
@@ -59,6 +60,7 @@ typedef struct smos__tcp {
     const smos__tcp_sink_t *sink;
     void *context; /* of the sink */
     int64_t now_ns;
+    smos__refused_t *refused; /* NULL: what should be refused is */
 } smos__tcp_t;
 
 enum { /* what a packet did: smos__tcp_sender and smos__tcp_receiver return a union of these */
@@ -115,6 +117,10 @@ void smos__tcp_notice_outside(smos__tcp_t *, const smos__layer_t *, int from);
 /* sack.c: takes the segment's SACK blocks, of the other end's stream; then, are bytes of the end's own stream that the receiver lacks lost, not late? */
 void smos__tcp_sack(smos__tcp_t *, const smos__layer_t *, int from);
 bool smos__tcp_lost(const smos__tcp_t *, int from, uint32_t seq);
+
+/* refused.c: keeps the data of a segment that its receiver should refuse; and delivers what of it the receiver acknowledged all the same. */
+void smos__refused_keep(smos__tcp_t *, const smos__layer_t *, int from);
+void smos__refused_taken(smos__tcp_t *, int from);
 
 /* reset.c: is the RST one that the receiver would obey (RFC 5961 3.2)? */
 bool smos__tcp_reset_valid(const smos__tcp_t *, const smos__layer_t *, int from, smos__anomaly_t *why);

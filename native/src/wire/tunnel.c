@@ -113,7 +113,7 @@ static int vxlan(smos__walk_t *w, smos__span_t s, bool gpe)
     }
     static const uint16_t types[] = { 0, 0x0800, 0x86dd, 0x6558, 0x894f, 0x8847 };
     uint32_t type = 0x6558;
-    if (gpe && s.at[0] & 4) type = s.at[3] < 6 ? types[s.at[3]] : 0;
+    if (gpe && (s.at[0] & 4 || s.at[3])) type = s.at[3] < 6 ? types[s.at[3]] : 0;
     uint32_t id = smos__be32(s.at + 4) >> 8;
     smos__inner(w, smos__skip(s, 8), type, SMOS_TUNNEL_VXLAN, id);
     return 1;
