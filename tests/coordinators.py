@@ -36,8 +36,10 @@ class Running:
         deadline = time.monotonic() + 30
         while True:
             try:
-                with Client(self.name):
-                    return self
+                with Client(self.name) as client:
+                    if client.ping()["pid"] == self.process.pid:  # not one that runs on this host anyway
+                        return self
+                raise ShardmosError("another coordinator")
             except ShardmosError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.process.kill()

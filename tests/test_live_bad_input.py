@@ -86,6 +86,7 @@ def test_what_no_interface_is_called(runtime_dir: Path, name: str) -> None:
     [
         (("--pair", "left", "left"), "left left: a pair needs two interfaces, this is one"),
         (("-i", "left", "-i", "left"), "each interface once"),
+        (("--pair", "left", "right", "--pair", "right", "left"), "--pair can be given once"),
         (("--set", "port.pair=left"), "give two interfaces"),
         (("-i", "left", "--pair", "left", "right"), "one kind of port at a time"),
         (("-i", "left", "--set", "port.ring=1TiB"), "no memory for the receive rings"),
@@ -95,6 +96,21 @@ def test_what_no_interface_is_called(runtime_dir: Path, name: str) -> None:
 def test_ports_that_cannot_be(runtime_dir: Path, driver: str, arguments: tuple[str, ...], text: str) -> None:
     with Wire() as wire:
         assert text in refused(wire.box, *arguments, "--driver", driver)
+
+
+def test_a_sysfs_of_another_namespace(runtime_dir: Path) -> None:
+    """As after nsenter: sockets are of the one namespace, and what /sys tells is of another."""
+    if shutil.which("nsenter") is None:
+        pytest.skip("the program nsenter is missing: apt-get install util-linux")
+    with Wire() as wire:
+        inside = ("nsenter", f"--net=/run/netns/{wire.box.name}", sys.executable, "-c", PROGRAM, "up", "-i")
+        for name, said in (
+            ("left", "left: /sys shows another network namespace; enter by ip netns exec"),
+            ("nosuch0", "no interface nosuch0; there are: left, lo, right"),
+        ):
+            done = subprocess.run([*inside, name], capture_output=True, text=True, timeout=30)
+            assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+            assert said in done.stderr
 
 
 def test_queues_that_another_process_has(runtime_dir: Path) -> None:
@@ -168,6 +184,9 @@ def test_what_becomes_of_an_interface_is_said_once_and_it_goes_on(
             so_far = [first, "right is up again", is_down, "right is up again"]
             says(*so_far)
             transfer(wire, 1 << 20, 8001)
+            wire.server.ip("link", "set", "eth0", "down")  # a cable that is pulled: setting it up would not help
+            so_far.append("right has no carrier: nothing comes or goes through it; is its other end plugged in and up?")
+            says(*so_far)
             wire.box.ip("link", "del", "right")
             says(*so_far, gone)
             join(wire.server, "eth0", wire.box, "right", mtu=1400, up=False)

@@ -9,7 +9,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -219,7 +218,7 @@ def test_iperf3_both_ways(bridge: Bridge) -> None:
         pytest.skip("the program iperf3 is missing: apt-get install iperf3")
     server = wire.server.start("iperf3", "-s", "-B", wire.SERVER)
     try:
-        time.sleep(0.3)
+        until(lambda: "LISTEN" in wire.server.run("ss", "-ltnH", "sport = 5201").stdout)
         for way in ((), ("-R",), ("-u", "-b", "20M"), ("-u", "-b", "20M", "-R")):
             done = wire.client.run("iperf3", "-c", wire.SERVER, "-t", "1", "-P", "2", *way)
             assert done.returncode == 0, done.stdout + done.stderr

@@ -83,7 +83,7 @@ def nginx(wire: Wire, home: Path, port: int) -> Iterator[None]:
         yield
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_ten_thousand_connections_to_nginx(bridge: Bridge, tmp_path: Path) -> None:
     """Open all at once, with keep-alive. Each is a flow, and has its answers."""
     wire, running = bridge
@@ -91,17 +91,21 @@ def test_ten_thousand_connections_to_nginx(bridge: Bridge, tmp_path: Path) -> No
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     count = 10_000 if hard == resource.RLIM_INFINITY or hard > 12_000 else hard - 500
     with nginx(wire, tmp_path, 8300):
-        before = settled(running)
-        opened, accepted = active_opens(wire), served(wire, 8300)[0]
         script = tmp_path / "count.lua"
         script.write_text(
             "done = function(summary) io.write(string.format('%d %d %d\\n', summary.requests, summary.errors.status,"
             " summary.errors.read)) end\n"
         )
-        limit = ["prlimit", f"--nofile={hard}", "wrk", "-t", "2", "-c", str(count), "-d", "12s", "--timeout", "60s"]
-        done = wire.client.run(*limit, "-s", str(script), f"http://{wire.SERVER}:8300/small", timeout=200)
-        assert done.returncode == 0, done.stderr
-        requests, wrong, _ = map(int, done.stdout.splitlines()[-1].split())
+        limit = ["prlimit", f"--nofile={hard}", "wrk", "-t", "2", "-c", str(count), "--timeout", "60s"]
+        for seconds in (12, 120):  # the second time, where the machine is too busy for them
+            before = settled(running)
+            opened, accepted = active_opens(wire), served(wire, 8300)[0]
+            again = ("-d", f"{seconds}s", "-s", str(script), f"http://{wire.SERVER}:8300/small")
+            done = wire.client.run(*limit, *again, timeout=200)
+            assert done.returncode == 0, done.stderr
+            requests, wrong, _ = map(int, done.stdout.splitlines()[-1].split())
+            if requests > count:
+                break
         assert requests > count and wrong == 0, done.stdout
         connections = served(wire, 8300)[0] - accepted - 1
         assert connections >= 0.98 * count  # a busy machine may not open all within that time

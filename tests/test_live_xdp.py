@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -19,6 +22,8 @@ from netns import Namespace, Wire
 from traffic import conversation, ip_frame
 
 from shardmos.control import offloads
+from shardmos.control.interface import Interface
+from shardmos.control.switched_off import SwitchedOff
 
 SEGMENTATION = {
     "tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation",
@@ -95,12 +100,14 @@ def test_a_checksum_that_is_wrong_stays_wrong(runtime_dir: Path) -> None:
         assert (counters["port_checksums_completed"], counters["bad_checksum"]) == (0, 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_was_changed_at_the_devices_is_put_back(runtime_dir: Path, number: int) -> None:
+    """By the same coordinator, or by the next one where it was killed; under the name that the interface has then."""
     with Wire() as wire:
+        pair = ("--pair", "left", "right")
         before = {name: features(wire.box, name) for name in ("left", "right")}
         assert "rx-vlan-hw-parse" in before["left"]
-        with running(wire.box, "--pair", "left", "right") as started:
+        with running(wire.box, *pair) as started:
             for name in ("left", "right"):
                 assert "rx-vlan-hw-parse" not in features(wire.box, name)
                 assert has_program(wire.box, name)
@@ -108,9 +115,34 @@ def test_what_was_changed_at_the_devices_is_put_back(runtime_dir: Path, number: 
             started.stop(number)
         until(lambda: not has_program(wire.box, "left") and not has_program(wire.box, "right"))
         assert "promiscuity 0" in wire.box.run("ip", "-d", "link", "show", "left").stdout
-        if number == signal.SIGINT:
-            after = {name: features(wire.box, name) for name in ("left", "right")}
-            assert {name: before[name] - after[name] for name in before} == {"left": set(), "right": set()}
+        if number == signal.SIGKILL:
+            assert "rx-vlan-hw-parse" not in features(wire.box, "left")
+            found = left_off_as_told(wire.box, "left")
+            assert "off since a coordinator was killed" in found["found"]
+            switch, *how = found["mend"].split(", or: ")[0].split()
+            if shutil.which(switch) is not None:
+                assert wire.box.run(switch, *how).returncode == 0
+                assert before["left"] == features(wire.box, "left")
+            with running(wire.box, *pair) as started:
+                assert left_off_as_told(wire.box, "left") == {}
+        assert before == {name: features(wire.box, name) for name in ("left", "right")}
+        assert list((runtime_dir / "shardmos").iterdir()) == []
+
+
+def left_off_as_told(box: Namespace, name: str) -> dict[str, str]:
+    """What the doctor says of features that nobody puts back."""
+    told = json.loads(box.run(sys.executable, "-c", PROGRAM, "doctor", "--json").stdout)
+    return next((check for check in told["checks"] if check["name"] == f"offloads of {name}"), {})
+
+
+def test_a_renamed_interface_gets_its_features_back(runtime_dir: Path) -> None:
+    with Wire() as wire:
+        before = features(wire.box, "left")
+        with running(wire.box, "--pair", "left", "right"):
+            wire.box.ip("link", "set", "left", "name", "other")
+            assert "rx-vlan-hw-parse" not in features(wire.box, "other")
+            transfer(wire, 1 << 20, 8000)  # what is joined are the interfaces, not their names
+        assert features(wire.box, "other") == before
 
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
@@ -224,12 +256,40 @@ def test_busy_polling_pairs_forward(runtime_dir: Path) -> None:
         check_forwarded(settled(started))
 
 
-def test_features_are_named_as_ethtool_names_them() -> None:
+def left() -> Interface:
+    """In the namespace of this thread, which /sys knows nothing of."""
+    return Interface("left", socket.if_nametoindex("left"), 1500, 1, True)
+
+
+def test_features_are_named_as_ethtool_names_them(tmp_path: Path) -> None:
     with Wire() as wire, wire.box.inside():
         assert {"rx-gro", "tx-tcp-segmentation"} & offloads.active("left")
-        off = offloads.SwitchedOff("left", ("rx-gro", "tx-tcp-segmentation"))
+        off = SwitchedOff(left(), ("rx-gro", "tx-tcp-segmentation"), str(tmp_path))
         assert "tx-tcp-segmentation" in off.changed and "tx-tcp-segmentation" not in offloads.active("left")
         off.restore()
         assert "tx-tcp-segmentation" in offloads.active("left")
         with pytest.raises(OSError):
             offloads.active("nosuch0")
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"device": 1}', "DEVICE", "OTHER"])
+def test_a_record_that_is_none_changes_nothing(tmp_path: Path, record: str) -> None:
+    """Cut short, of another device, or with features that no device has."""
+    with Wire() as wire, wire.box.inside():
+        of, wanted = left(), ("tx-tcp-segmentation",)
+        offloads.switch("left", {"rx-vlan-hw-parse"}, on=False)
+        os.close(SwitchedOff(of, wanted, str(tmp_path))._record)  # as of one that is killed
+        (path,) = tmp_path.iterdir()
+        made = json.loads(path.read_text())
+        assert made["features"] == ["tx-tcp-segmentation"]
+        if record == "DEVICE":
+            record = json.dumps({**made, "features": ["tx-tcp-segmentation", "no such thing"]})
+        elif record == "OTHER":
+            record = json.dumps({**made, "device": [made["device"][0], "02:00:00:00:00:01"]})
+        path.write_text(record)
+        restores = "no such thing" in record
+        off = SwitchedOff(of, wanted, str(tmp_path))
+        assert ("tx-tcp-segmentation" in off.changed) == restores
+        off.restore()
+        assert ("tx-tcp-segmentation" in offloads.active("left")) == restores
+        assert "rx-vlan-hw-parse" not in offloads.active("left") and list(tmp_path.iterdir()) == []

@@ -269,6 +269,8 @@ def test_channels_of_a_real_driver(nic: Callable[..., tuple[int, str, str]]) -> 
     ("arguments", "said"),
     [
         (("v0", "--queues", "5"), "at most 4 queues"),
+        (("v0", "--queues", "99999999999999999999"), "at most 4 queues"),
+        (("v0", "--queues", "-1"), "give 1 or more"),
         (("v0", "--symmetric"), "no RSS key"),
         (("v7",), "no interface v7; there are: lo, v0, v1"),
         (("v0", "--restore"), "nothing to restore"),

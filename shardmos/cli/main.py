@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from shardmos.errors import ShardmosError, UsageError
 
@@ -26,6 +26,17 @@ COMMANDS = {
     "flows": "flows", "run": "run", "up": "up", "push": "push", "ls": "ls", "rm": "rm", "rollback": "rollback",
     "stats": "stats", "events": "events", "nic": "nic", "doctor": "doctor",
 }  # fmt: skip
+
+
+class _Command(TyperCommand):
+    """An option of several values counts once: of two pairs the first would be forgotten without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for option in (each for each in self.params if each.nargs > 1):
+            given = [arg for arg in args if arg.partition("=")[0] in option.opts]
+            if len(given) > 1:
+                raise UsageError(f"{option.opts[0]} can be given once; another coordinator takes another: --name")
+        return super().parse_args(ctx, args)
 
 
 class _Commands(TyperGroup):
@@ -42,7 +53,7 @@ class _Commands(TyperGroup):
             command = typer.main.get_command(member)
         else:
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(cmd_name)(member)
+            alone.command(cmd_name, cls=_Command)(member)
             command = typer.main.get_command(alone)
         command.name = cmd_name
         return command

@@ -39,7 +39,8 @@ def nic(
     if restore:
         wanted = plan.recall(interface)
     else:
-        cores = host_plan(queues or (now.channels.queues if now.channels else 1)).workers
+        count, most = (now.channels.queues, now.channels.most) if now.channels is not None else (1, 1)
+        cores = host_plan(min(queues or count, most)).workers  # of too many queues `decide` tells
         wanted = plan.decide(card, now, queues, symmetric, cores, irqs.of(interface))
     changes = plan.changes(now, wanted)
     if dry_run:

@@ -17,7 +17,8 @@ from typing import Any
 from shardmos.control import bpf, interface, memory
 from shardmos.control import pair as pairs
 from shardmos.control.interface import Interface
-from shardmos.control.offloads import SwitchedOff
+from shardmos.control.protocol import runtime_dir
+from shardmos.control.switched_off import SwitchedOff
 from shardmos.control.xsk import STATISTICS, Memory, Socket
 from shardmos.errors import ShardmosError
 
@@ -119,8 +120,8 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
         if pair or options["promiscuous"]:
             port.locks += [interface.promiscuous(each) for each in interfaces]
         maps = _attach(port, queues, pair)
-        for each in interfaces:
-            port.off.append(SwitchedOff(each.name, _UNSEEN if port.native else _UNSEEN + _UNSEEN_GENERIC))
+        unseen = _UNSEEN if port.native else _UNSEEN + _UNSEEN_GENERIC
+        port.off += [SwitchedOff(each, unseen, runtime_dir()) for each in interfaces]
         _open_sockets(port, queues, workers)
         for end, (of, map_fd) in enumerate(zip(interfaces, maps, strict=True)):
             for queue in range(queues[end]):

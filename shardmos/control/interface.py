@@ -16,7 +16,8 @@ _NET = Path("/sys/class/net")
 _ETHERNET = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 _RAW_IP = (65534, 768, 769, 776, 778, 823)  # ARPHRD_NONE and IP tunnels
 _IFF_UP = 1
-_SIOCGIFADDR, _LINK_SCOPE = 0x8915, "20"
+_SIOCGIFADDR, _SIOCGIFHWADDR, _LINK_SCOPE = 0x8915, 0x8927, "20"
+_ELSEWHERE = "{name}: /sys shows another network namespace; enter by ip netns exec, which mounts the right one"
 _SOL_PACKET, _ADD_MEMBERSHIP, _MR_PROMISC = 263, 1, 1
 LINKTYPE_ETHERNET, LINKTYPE_RAW = 1, 101
 COUNTERS = (
@@ -43,7 +44,11 @@ def find(name: str) -> Interface:
         kind, mtu, flags = (int(_read(name, what), 0) for what in ("type", "mtu", "flags"))
     except (OSError, ValueError):
         there = ", ".join(sorted(each for _, each in socket.if_nameindex())) or "none"
+        if index_of(name):
+            raise ShardmosError(_ELSEWHERE.format(name=name)) from None
         raise ShardmosError(f"no interface {name}; there are: {there}") from None
+    if int(_read(name, "ifindex")) != index or not address(name).startswith(_read(name, "address")[:17]):
+        raise ShardmosError(_ELSEWHERE.format(name=name))
     if kind in _ETHERNET:
         linktype = LINKTYPE_ETHERNET
     elif kind in _RAW_IP:
@@ -51,6 +56,13 @@ def find(name: str) -> Interface:
     else:
         raise ShardmosError(f"{name} is no Ethernet or IP interface (ARPHRD type {kind}); it cannot be a port")
     return Interface(name, index, mtu, linktype, bool(flags & _IFF_UP))
+
+
+def address(name: str) -> str:
+    """Its hardware address, or the first six bytes of it, zeros where it has fewer; OSError where there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        answer = fcntl.ioctl(any_socket, _SIOCGIFHWADDR, struct.pack("=16s24x", name.encode()))
+    return ":".join(f"{byte:02x}" for byte in answer[18:24])
 
 
 def index_of(name: str) -> int:
@@ -63,9 +75,15 @@ def index_of(name: str) -> int:
 
 def is_up(name: str) -> bool:
     """Up, and with a carrier."""
+    return not why_down(name)
+
+
+def why_down(name: str) -> str:
+    """What keeps packets away, and what mends it; "" where nothing does."""
     with contextlib.suppress(OSError, ValueError):
-        return bool(int(_read(name, "flags"), 0) & _IFF_UP) and _read(name, "carrier") == "1"
-    return False
+        if int(_read(name, "flags"), 0) & _IFF_UP:
+            return "" if _read(name, "carrier") == "1" else "has no carrier: {}; is its other end plugged in and up?"
+    return f"is down: {{}}: ip link set {name} up"
 
 
 def has_address(name: str) -> bool:

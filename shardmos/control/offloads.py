@@ -1,8 +1,7 @@
-"""What a device does to packets before they are seen (features of ethtool): looked at, switched off, put back."""
+"""What a device does to packets before they are seen (features of ethtool): looked at and switched."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import socket
@@ -48,23 +47,3 @@ def switch(name: str, features: set[str], on: bool) -> None:
             valid[i // 32] |= 1 << i % 32
     pairs = [word for mask in valid for word in (mask, mask if on else 0)]
     _call(name, struct.pack(f"=II{2 * blocks}I", _SET, blocks, *pairs))
-
-
-class SwitchedOff:
-    """Features of an interface that are off until `restore`; `changed` says which were on."""
-
-    def __init__(self, name: str, features: tuple[str, ...]) -> None:
-        self._name, self.changed, self.stuck = name, set[str](), set[str]()
-        with contextlib.suppress(OSError):  # a device without such features
-            wanted = active(name) & set(features)
-            if wanted:
-                with contextlib.suppress(OSError):
-                    switch(name, wanted, on=False)
-                self.stuck = active(name) & wanted
-                self.changed = wanted - self.stuck
-
-    def restore(self) -> None:
-        with contextlib.suppress(OSError):
-            if self.changed:
-                switch(self._name, self.changed, on=True)
-        self.changed = set()

@@ -50,6 +50,7 @@ class LivePort(Protocol):
 Opener = Callable[[list[str], int, int, dict[str, Any]], LivePort]
 DRIVERS: dict[str, Opener] = {"af_xdp": af_xdp.open_port, "af_packet": af_packet.open_port}
 BEST_FIRST = ("af_xdp", "af_packet")  # what auto tries
+_GONE = "is gone; waiting for an interface of that name"
 _LOST_BEFORE = ("rx_errors", "rx_fifo_errors", "rx_missed_errors")
 
 
@@ -69,7 +70,7 @@ class Ports:
         except ShardmosError:
             self.close()
             raise
-        self._states = {name: "up" if interface.is_up(name) else "down" for name in self.names}
+        self._states = {name: interface.why_down(name) for name in self.names}
         self._began = {name: interface.counters(name) for name in self.names}
         self._backlog = interface.backlog()
         self._seen: dict[str, dict[str, int]] = {}
@@ -93,8 +94,8 @@ class Ports:
             log.info("port %s: driver %s, %s (%s)", " and ".join(names), driver, port.mode, why)
             self._why[tuple(names)] = why
             for name in names:
-                if not interface.is_up(name):
-                    log.warning("%s is down: no packets come before: ip link set %s up", name, name)
+                if why := interface.why_down(name):
+                    log.warning("%s %s", name, why.format("no packets come before"))
             return port
         raise AssertionError
 
@@ -172,16 +173,14 @@ class Ports:
     def look(self) -> None:
         """Says in the log which interfaces went, came, or changed between up and down since the last look."""
         for name in self.names:
-            state = "gone" if not interface.index_of(name) else "up" if interface.is_up(name) else "down"
+            state = interface.why_down(name) if interface.index_of(name) else _GONE
             before, self._states[name] = self._states.get(name, state), state
             if state == before:
                 continue
-            if state == "up":
+            if not state:
                 log.info("%s is up again", name)
-            elif state == "down":
-                log.warning("%s is down: nothing comes or goes through it: ip link set %s up", name, name)
             else:
-                log.warning("%s is gone; waiting for an interface of that name", name)
+                log.warning("%s %s", name, state.format("nothing comes or goes through it"))
 
     def _details(self) -> dict[str, int]:
         total: dict[str, int] = {}

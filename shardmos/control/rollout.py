@@ -45,6 +45,8 @@ class Rollout:
     async def bring_up(self, slot: Slot, publish: list[str]) -> list[str]:
         """Gives a new or rested worker the desired state; returns what it refused. Its packets begin here."""
         if slot.rests:  # without modules no change of them concerns it, and its port waits for nobody's
+            if not self.modules:  # whatever it died of, nothing is there that would judge its packets
+                slot.rests = "open"
             return await self._begin(slot, [], publish, slot.rests)
         async with self._lock:
             modules = [module.current.to_worker() for module in self.modules.values()]

@@ -24,6 +24,8 @@ def interfaces() -> Iterator[Check]:
 
 
 def _interface(name: str) -> Iterator[Check]:
+    from shardmos.control.protocol import candidate_dirs
+    from shardmos.control.switched_off import left_off
     from shardmos.nic import plan
     from shardmos.nic.ethtool import Ethtool
     from shardmos.nic.irq import Irqs
@@ -42,6 +44,9 @@ def _interface(name: str) -> Iterator[Check]:
     if state.rss is not None and queues > 1:
         mend = "" if state.symmetric else f"many packets are handed over: shardmos nic {name} --symmetric"
         yield live(f"RSS of {name}", plan.describe_rss(state.rss).removeprefix("RSS: "), mend)
+    if left := left_off(name, candidate_dirs()):
+        mend = f"ethtool -K {name} {' '.join(f'{each} on' for each in sorted(left))}, or: shardmos up there, and end it"
+        yield live(f"offloads of {name}", f"{', '.join(sorted(left))} off since a coordinator was killed", mend)
     if card.merges():
         mend = f"merged segments cannot be forwarded as they came: ethtool -K {name} lro off"
         yield live(f"offloads of {name}", "lro is on", mend)

@@ -106,7 +106,7 @@ class Ethtool:
         other = struct.unpack("=9I", before)[7]
         self._tell(
             struct.pack("=9I", _SCHANNELS, 0, 0, 0, 0, wanted.rx, wanted.tx, other, wanted.combined),
-            f"{wanted.queues} queues",
+            f"{wanted.queues} queue{'s' * (wanted.queues > 1)} (an open AF_XDP port keeps those it has)",
         )
 
     def rss(self) -> Rss | None:

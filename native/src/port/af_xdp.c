@@ -28,7 +28,7 @@ typedef struct xdp {
     smos__xsk_note_t *note;
     uint32_t *free; /* a stack */
     uint32_t free_count;
-    bool inherits; /* another process's receive rings are not worked off: what is free is not known */
+    bool inherits; /* another process's receive rings are not worked off: the frames that they name are held */
     bool fail_open, busy_poll;
     uint32_t turn;
     uint32_t unsettled; /* frames of a pair that were received and met neither forward nor drop */
@@ -39,7 +39,7 @@ typedef struct xdp {
 static void give_back(xdp_t *p, uint32_t frame)
 {
     p->note[frame].where = SMOS__XSK_FREE;
-    if (!p->inherits) p->free[p->free_count++] = frame;
+    if (!p->note[frame].held) p->free[p->free_count++] = frame;
 }
 
 
@@ -56,17 +56,9 @@ static void complete(xdp_t *p, smos__xsk_t *x)
 }
 
 
-static void publish(smos__xsk_ring_t *r, smos__xsk_redo_t *redo)
-{
-    smos__xsk_produced(r);
-    __atomic_store_n(&redo->count, 0, __ATOMIC_RELEASE);
-    __atomic_store_n(&redo->at, r->own, __ATOMIC_RELEASE);
-}
-
-
 static void kick(xdp_t *p, smos__xsk_t *x)
 {
-    if (x->redo_transmit->count) publish(&x->transmit, x->redo_transmit);
+    if (x->redo_transmit->count) smos__xsk_publish(&x->transmit, x->redo_transmit);
     uint32_t lost = smos__xsk_kick(x); /* they were counted as sent when they were queued */
     p->port.stats.lost_full += lost;
     p->port.stats.forwarded -= lost <= p->port.stats.forwarded ? lost : 0;
@@ -76,7 +68,6 @@ static void kick(xdp_t *p, smos__xsk_t *x)
 
 static void refill(xdp_t *p, smos__xsk_t *x)
 {
-    if (p->inherits) return;
     uint32_t room = smos__xsk_room(&x->fill, x->fill.mask + 1);
     uint32_t share = room < p->free_count ? room : p->free_count;
     if (share < REFILL) return;
@@ -87,7 +78,7 @@ static void refill(xdp_t *p, smos__xsk_t *x)
         __atomic_store_n(&redo->count, i + 1, __ATOMIC_RELEASE);
         p->note[frame] = (smos__xsk_note_t){.where = SMOS__XSK_KERNEL};
     }
-    publish(&x->fill, redo);
+    smos__xsk_publish(&x->fill, redo);
     if (smos__xsk_wants_wakeup(&x->fill)) (void)recvfrom(x->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
 }
 
@@ -175,14 +166,17 @@ static int send_ours(smos__port_t *port, int end, const uint8_t *data, uint32_t 
 }
 
 
-/* The receive rings of the process before us are worked off: what the ledger calls free is free. */
+/* The receive rings of the process before us are worked off: nothing is held any more. */
 static void take_stock(xdp_t *p)
 {
     for (uint32_t i = 0; i < p->first[2]; i++)
         if ((int32_t)(p->socket[i].inherited - p->socket[i].receive.own) > 0) return;
     p->inherits = false;
-    for (uint32_t i = p->frames; i-- > 0;)
+    for (uint32_t i = p->frames; i-- > 0;) {
+        if (!p->note[i].held) continue;
+        p->note[i].held = 0;
         if (p->note[i].where == SMOS__XSK_FREE) p->free[p->free_count++] = i;
+    }
 }
 
 
@@ -321,10 +315,12 @@ static void redo(xdp_t *p, smos__xsk_ring_t *r, smos__xsk_redo_t *redo, uint8_t 
             if (address / p->frame_bytes < p->frames) p->note[address / p->frame_bytes] = (smos__xsk_note_t){.where = where};
         }
     }
-    publish(r, redo);
+    smos__xsk_publish(r, redo);
 }
 
 
+/* Frames that the receive rings name must not come round before their descriptors are behind us; the others that are free can be used at once: edited
+ * packets and those of other workers need them. */
 static void take_over(xdp_t *p)
 {
     p->inherits = true;
@@ -332,9 +328,19 @@ static void take_over(xdp_t *p)
         smos__xsk_t *x = &p->socket[i];
         redo(p, &x->transmit, x->redo_transmit, SMOS__XSK_SENT);
         redo(p, &x->fill, x->redo_fill, SMOS__XSK_KERNEL);
-        complete(p, x);
-        x->inherited = *x->receive.producer;
     }
+    for (uint32_t i = 0; i < p->frames; i++) p->note[i].held = 0;
+    for (uint32_t i = 0; i < p->first[2]; i++) {
+        smos__xsk_t *x = &p->socket[i];
+        x->inherited = __atomic_load_n(x->receive.producer, __ATOMIC_ACQUIRE);
+        for (uint32_t at = x->receive.own; at != x->inherited; at++) {
+            uint64_t frame = smos__xsk_desc(&x->receive, at)->addr / p->frame_bytes;
+            if (frame < p->frames) p->note[frame].held = 1;
+        }
+    }
+    for (uint32_t i = p->frames; i-- > 0;)
+        if (p->note[i].where == SMOS__XSK_FREE && !p->note[i].held) p->free[p->free_count++] = i;
+    for (uint32_t i = 0; i < p->first[2]; i++) complete(p, &p->socket[i]);
     take_stock(p);
 }
 

@@ -19,7 +19,8 @@ enum { SMOS__XSK_FREE = 0, SMOS__XSK_KERNEL = 1, SMOS__XSK_SENT = 2 };
 typedef struct smos__xsk_note { /* of a frame */
     uint8_t where;              /* SMOS__XSK_* */
     uint8_t tried;              /* times that it was received without being settled */
-    uint8_t pad[2];
+    uint8_t held;               /* named in a receive ring when its process was replaced: not used again before that ring is worked off */
+    uint8_t pad;
 } smos__xsk_note_t;
 
 #define SMOS__XSK_HEADER 4096u /* of the ledger: redo records, two per socket */

@@ -45,6 +45,13 @@ static inline uint32_t smos__xsk_filled(smos__xsk_ring_t *r)
 }
 
 static inline void smos__xsk_produced(smos__xsk_ring_t *r) { __atomic_store_n(r->producer, r->own, __ATOMIC_RELEASE); }
+static inline void smos__xsk_publish(smos__xsk_ring_t *r, smos__xsk_redo_t *redo)
+{
+    smos__xsk_produced(r);
+    __atomic_store_n(&redo->count, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&redo->at, r->own, __ATOMIC_RELEASE);
+}
+
 static inline void smos__xsk_consumed(smos__xsk_ring_t *r) { __atomic_store_n(r->consumer, r->own, __ATOMIC_RELEASE); }
 static inline bool smos__xsk_wants_wakeup(const smos__xsk_ring_t *r) { return __atomic_load_n(r->flags, __ATOMIC_RELAXED) & XDP_RING_NEED_WAKEUP; }
 
