@@ -26,6 +26,7 @@ typedef struct smos_py_host {
     uintptr_t failed;           /* callable(event, exception): a handler raised */
     uintptr_t kept;             /* callable(event, callable): a part of `data` outlived the call */
     uintptr_t exporter;         /* of the memoryviews; made when first needed, owned */
+    int ended;                  /* 1: an interrupt ended the run, nothing is called any more */
 } smos_py_host_t;
 
 typedef struct smos_py_call {
