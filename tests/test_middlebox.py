@@ -341,8 +341,34 @@ def test_a_kept_slice_of_data_is_reported(capture: Path) -> None:
             self._kept = data[1:]
 
     result = execute(capture, [Keep()])
-    assert result.error_count == 2 and "keep bytes(data) instead" in result.errors[0]
+    assert result.error_count == 2 and "keep a copy, as in bytes(data)" in result.errors[0]
     gc.collect()
+
+
+def test_a_kept_slice_of_a_packet_is_reported_with_the_handlers_name(capture: Path) -> None:
+    class Keep(sm.Middlebox):
+        @sm.on(sm.PKT_IN)
+        def keep_it(self, flow: Any, packet: sm.Packet) -> None:
+            self._kept = packet.frame[2:4]
+
+    result = execute(capture, [Keep()])
+    assert "Keep.keep_it kept a part of `packet` beyond its call; keep a copy" in result.errors[0]
+    gc.collect()
+
+
+def test_views_and_functions_of_a_packet_that_is_over(capture: Path) -> None:
+    class Keep(Recorder):
+        @sm.on(sm.PKT_IN)
+        def keep_it(self, flow: Any, packet: sm.Packet) -> None:
+            self.log_of.append((flow, packet, packet.payload))
+
+    for flow, packet, payload in sm.run(capture, Keep()):  # those of packets without payload, too
+        with pytest.raises(ValueError, match="released"):
+            bytes(payload)
+        with pytest.raises(ModuleError, match=r"Keep: not running; this is for on_start\(\) and handlers"):
+            packet.insert(0, b"x")
+        with pytest.raises(ModuleError, match="not running"):
+            flow.peek(sm.CLIENT)
 
 
 def test_reset_ends_the_flow(tmp_path: Path) -> None:

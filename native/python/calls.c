@@ -173,7 +173,7 @@ static PyObject *call_and_tell(const smos_call_t *call)
     PyObject *result = call_it(c, call);
     if (!result) tell_failure(c);
     if (PyList_Size((PyObject *)host->views) > 0) {
-        PyObject *done = PyObject_CallFunctionObjArgs((PyObject *)host->release, NULL);
+        PyObject *done = PyObject_CallFunctionObjArgs((PyObject *)host->release, (PyObject *)c->callable, NULL);
         if (!done) PyErr_WriteUnraisable((PyObject *)c->callable);
         Py_XDECREF(done);
     }

@@ -76,7 +76,7 @@ class Host:
 
     def release(self) -> None:
         """The middlebox may run elsewhere; live flows are forgotten."""
-        self.middlebox._host = None
+        self.middlebox._host = self.box = None
         self.main.flows, self._inherited = {}, []  # not cleared: a newer version may hold them
         self.calls.clear()
 
@@ -128,7 +128,7 @@ class Host:
     def api(self, function: str, *args: Any) -> int:
         """Calls the engine's function table as this middlebox. ModuleError with the engine's words."""
         if self.box is None:
-            raise ModuleError(f"{type(self.middlebox).name}: not running")
+            raise ModuleError(f"{type(self.middlebox).name}: not running; this is for on_start() and handlers")
         status, words = self.shard.call_as(self.box, function, *args)
         if status < 0:
             raise_for(status, words)
@@ -191,24 +191,27 @@ class Host:
             Event.CONN_END: lambda: None,
         }
 
-    def _release_views(self) -> None:
+    def _release_views(self, handler: Any) -> None:
         views = self.calls.views
         while views:
             memory, view = views.pop()
             try:
                 view.release()
             except BufferError:
-                self._kept_data(int(self.current().event), None)
+                self._kept(int(self.current().event), handler, "packet", "packet.payload")
             else:
                 if sys.getrefcount(memory) > 2:  # a slice of the view lives on, and would show other bytes later
-                    self._kept_data(int(self.current().event), None)
+                    self._kept(int(self.current().event), handler, "packet", "packet.payload")
 
     def _kept_data(self, event: int, handler: Any) -> None:
+        """From C: a part of `data` outlived the call."""
+        self._kept(event, handler, "data", "data")
+
+    def _kept(self, event: int, handler: Any, what: str, copied: str) -> None:
         self.shard.keep_memory()
-        name = getattr(handler, "__qualname__", None) or f"a handler of {Event(event).name}"
-        what = "data" if event == Event.NEW_DATA and handler is not None else "the packet"
+        name = getattr(handler, "__qualname__", None) or repr(handler)
         try:
-            raise ModuleError(f"{name} kept a part of `{what}` beyond its call; keep bytes({what}) instead")
+            raise ModuleError(f"{name} kept a part of `{what}` beyond its call; keep a copy, as in bytes({copied})")
         except ModuleError as error:
             self.failed(event, error)
 

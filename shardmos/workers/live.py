@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from shardmos.workers.watcher import Watcher
 
 _NULL = ffi.NULL
-_NOTHING = memoryview(b"")
 _BASES = ("frame", "ip", "l4", "payload")
 ACK, PSH = 0x10, 0x08
 
@@ -296,7 +295,7 @@ class Packet:
         """The captured transport payload; bytes(payload) to keep or search it."""
         packet = self._packet()
         if packet.payload == _NULL:
-            return _NOTHING
+            return self._view(packet.frame, 0)
         return self._view(packet.payload, packet.payload_captured)
 
     @property
@@ -305,13 +304,13 @@ class Packet:
         payload's, which is somewhere else in memory."""
         packet = self._packet()
         if packet.ip == _NULL:
-            return _NOTHING
+            return self._view(packet.frame, 0)
         before = packet.ip - packet.frame
         if 0 <= before <= packet.caplen:
             return self._view(packet.ip, packet.caplen - before)
         if packet.payload != _NULL:
             return self._view(packet.ip, packet.payload - packet.ip + packet.payload_captured)
-        return _NOTHING if packet.l4 == _NULL else self._view(packet.ip, packet.l4 - packet.ip)
+        return self._view(packet.ip, 0 if packet.l4 == _NULL else packet.l4 - packet.ip)
 
     # ---- edits: for later middleboxes, streams and the port; checksums and lengths follow ----
 

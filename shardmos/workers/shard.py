@@ -473,7 +473,7 @@ class Shard:
 
     def _open(self) -> CData:
         if self._pointer is None:
-            raise ShardError("the shard is closed")
+            raise ShardError("the shard is closed: its run is over")
         return self._pointer
 
     def __enter__(self) -> Self:
