@@ -404,6 +404,34 @@ def test_drop_keeps_the_packet_from_the_receiver(tmp_path: Path) -> None:
     assert sm.run(write_pcap(tmp_path / "one.pcap", conversation()), Wall()) == []
 
 
+def test_drop_in_new_data_ends_the_packets_events_for_everybody(tmp_path: Path) -> None:
+    frames = conversations(1)
+    frames.insert(4, frames[3])  # the request comes again
+    path = write_pcap(tmp_path / "again.pcap", frames)
+    told: list[tuple[str, str, int]] = []
+    with sm.Context(path) as ctx:
+        for name in "ab":
+            sock = ctx.socket()
+            for hook in (sm.SENDER, sm.RECEIVER):
+
+                def note(flow: sm.LiveFlow, packet: sm.Packet, at: str = f"{name} {hook.name}") -> None:
+                    told.append((at, "PKT_IN", packet.number))
+
+                sock.register(sm.PKT_IN, note, hook=hook)
+
+            def data(flow: sm.LiveFlow, data: memoryview, name: str = name) -> None:
+                assert flow.packet is not None
+                told.append((name, "NEW_DATA", flow.packet.number))
+                flow.drop()
+
+            sock.register(sm.NEW_DATA, data, side=sm.SERVER)
+        result = ctx.run()
+    assert [each for each in told if each[2] in (4, 5)] == [
+        ("a SENDER", "PKT_IN", 4), ("b SENDER", "PKT_IN", 4), ("a", "NEW_DATA", 4),
+    ]  # fmt: skip
+    assert result.modules[0]["drops"] == 1
+
+
 def test_stop_ends_the_events_of_a_side(capture: Path) -> None:
     class Once(Recorder):
         @sm.on(sm.PKT_IN)
