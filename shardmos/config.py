@@ -32,6 +32,12 @@ def seconds(value: Any, where: str) -> float:
     return _with_unit(value, _TIME_UNITS, where, 'seconds, or text as in "90s", "5m", "1h"')
 
 
+def _some_time(value: Any, where: str) -> float:
+    if (number := seconds(value, where)) <= 0:
+        raise UsageError(f"{where}: {value!r}; give a time above 0")
+    return number
+
+
 def _with_unit(value: Any, units: Mapping[str, float], where: str, wanted: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63:
         return value
@@ -126,7 +132,7 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
         "name": Option(_text, "default", "how clients find it (--name)"),
         "workers": Option(_whole, 1, "worker processes, one per core (-w)"),
         "log_level": Option(_one_of(*LOG_LEVELS), "info", "least level that is logged to standard error (--log-level)"),
-        "prepare_seconds": Option(seconds, 20.0, "how long a push may take to prepare before it is refused"),
+        "prepare_seconds": Option(_some_time, 20.0, "how long a push may take to prepare before it is refused"),
         "spare": Option(_flag, True, "live: keep a process ready that takes the place of a worker that dies"),
     },
     "security": {

@@ -39,7 +39,7 @@ class Context:
         self._ran = False
         try:
             self._session = Session(self._shard, [self._middlebox])
-            if filter:
+            if filter is not None:
                 self._shard.set_filter(filter)
             self._shard.open_captures(paths)
         except BaseException:

@@ -102,7 +102,7 @@ class FlowReader:
             for annotator in annotators:
                 attach(shard, annotator)
         self._closers.extend(annotator for annotator in annotators if hasattr(annotator, "close"))
-        if self._filter:
+        if self._filter is not None:
             shard.set_filter(self._filter)
         shard.open_captures(self._paths)
         try:

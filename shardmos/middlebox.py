@@ -137,6 +137,14 @@ class Handler(NamedTuple):
     wants: int  # arguments after self: 1 the flow, 2 also what the event brings
 
 
+def check_side(value: Side | int) -> Side:
+    """Whose end of the flow; ModuleError for what is none."""
+    try:
+        return Side(value)
+    except ValueError:
+        raise ModuleError(f"a side is CLIENT, SERVER or BOTH, not {value!r}") from None
+
+
 def check_place(
     event: Event | UserEvent | int, side: Side | int | None, hook: Hook | int | None, what: str
 ) -> tuple[Event | UserEvent, Side | None, Hook | None]:
@@ -166,6 +174,8 @@ def on(
     wanted = check_place(event, side, hook, "@on")
 
     def mark(method: F) -> F:
+        if not callable(method):
+            raise ModuleError(f"@on is written above a method, not above {method!r}")
         marks = list(getattr(method, "_shardmos_on", ()))
         marks.insert(0, wanted)
         method._shardmos_on = marks  # type: ignore[attr-defined]
@@ -186,6 +196,7 @@ class Middlebox:
     parameters: ClassVar[Mapping[str, Parameter]] = {}
     handlers: ClassVar[tuple[Handler, ...]] = ()
     _host: Host | None = None
+    _file: str | None = None  # that it was loaded from, by its name
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -197,6 +208,10 @@ class Middlebox:
         for base in reversed(cls.__mro__):
             members.update(vars(base))
         cls.parameters = {name: member for name, member in members.items() if isinstance(member, Parameter)}
+        for name in cls.parameters:
+            if name in vars(Middlebox) and name not in ("filter", "fail_closed"):
+                raise ModuleError(f"middlebox {cls.__name__}: parameter {name} hides Middlebox.{name}; rename it")
+        check_plain(cls.on_start, f"middlebox {cls.__name__}: on_start")
         handlers = []
         for name, member in members.items():
             for event, side, hook in getattr(member, "_shardmos_on", ()):
@@ -318,6 +333,13 @@ def _arguments(cls: type, name: str, member: Any, event: Event | UserEvent) -> i
     return _wants(member, root, f"middlebox {cls.__name__}: handler {name} of {root.name}", "self, ")
 
 
+def check_plain(callback: Any, what: str) -> None:
+    """ModuleError for a coroutine or generator function: a call of it runs nothing."""
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_one(callback) for is_one in kinds):
+        raise ModuleError(f"{what} is called and not awaited; write it without async and yield")
+
+
 def wants_of(callback: Any, event: Event, what: str) -> int:
     """1 for a callback that takes (flow), 2 for one that also takes what the event brings."""
     if not callable(callback):
@@ -327,6 +349,7 @@ def wants_of(callback: Any, event: Event, what: str) -> int:
 
 def _wants(callback: Any, event: Event, what: str, self_text: str) -> int:
     mine = 1 if self_text else 0
+    check_plain(callback, what)
     try:
         parameters = list(inspect.signature(callback).parameters.values())
     except (TypeError, ValueError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shardmos.errors import ModuleError, UsageError
 from shardmos.middlebox import Middlebox, _merged
 from shardmos.workers.capture import check_workers, drive, make_config, source_paths
-from shardmos.workers.load import CModule, load
+from shardmos.workers.load import CModule, blamed, load
 
 if TYPE_CHECKING:
     from shardmos.workers.host import Host
@@ -116,7 +116,8 @@ class Session:
                     shard.commit(box)
                     self._hosts.append(box.name)
                 else:
-                    self._hosts.append(attach(shard, module))
+                    with blamed(module):
+                        self._hosts.append(attach(shard, module))
         except BaseException:
             self.release()
             raise
@@ -127,9 +128,7 @@ class Session:
         by_name = {module["name"]: module for module in stats.modules}
         hosts = [host for host in self._hosts if not isinstance(host, str)]
         return {
-            "summaries": [
-                by_name.get(host) if isinstance(host, str) else host.middlebox.summary() for host in self._hosts
-            ],
+            "summaries": [by_name.get(host) if isinstance(host, str) else _summary(host) for host in self._hosts],
             "modules": stats.modules,
             "errors": [text for host in hosts for text in host.kept_errors],
             "error_count": sum(host.errors for host in hosts),
@@ -140,6 +139,11 @@ class Session:
         for host in self._hosts:
             if not isinstance(host, str):
                 host.release()
+
+
+def _summary(host: Host) -> Any:
+    with blamed(host.middlebox):
+        return host.middlebox.summary()
 
 
 def _alone(
@@ -156,7 +160,7 @@ def _alone(
     with Shard(make_config(config, publish=PUBLISH if on_events else frozenset())) as shard:
         session = Session(shard, modules)
         try:
-            if filter:
+            if filter is not None:
                 shard.set_filter(filter)
             shard.open_captures(paths)
             if write is not None:
@@ -165,6 +169,7 @@ def _alone(
                 shard.write(write)
             for _ in drive(shard, on_events):
                 pass
+            shard.write_end()
             return RunResult(counters=shard.stats().counters, **session.result())
         finally:
             session.release()
@@ -200,7 +205,11 @@ def _in_pool(
     summaries = []
     for index, module in enumerate(modules):
         each = [result["summaries"][index] for result in results]
-        summaries.append(_add_modules(each)[0] if isinstance(module, CModule) else type(module).merge(each))
+        if isinstance(module, CModule):
+            summaries.append(_add_modules(each)[0])
+            continue
+        with blamed(module):
+            summaries.append(type(module).merge(each))
     return RunResult(
         summaries=summaries,
         counters=pool.counters,

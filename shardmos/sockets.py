@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shardmos.errors import ModuleError
 from shardmos.events import Event, Hook, Side
-from shardmos.middlebox import MONITOR_RAW, MONITOR_STREAM, check_place, wants_of
+from shardmos.middlebox import MONITOR_RAW, MONITOR_STREAM, check_place, check_side, wants_of
 from shardmos.user_events import UserEvent
+from shardmos.workers.binding import lib
 
 if TYPE_CHECKING:
     from shardmos.workers.host import Host
@@ -74,17 +75,21 @@ class Socket:
         buffer: int | None = None,
         overlap: str | None = None,
         frames: bool | None = None,
+        datagrams: bool | None = None,
         side: Side | int = Side.BOTH,
     ) -> None:
         """Options of flows to come, by receiving side.
 
         `history`: delivered bytes that stay readable with flow.peek(). `buffer`: the limit of out-of-order bytes; 0
         delivers in order only. `overlap`: whose bytes count where two segments differ, by the policy's name.
-        `frames=True` on a raw socket without a filter: also frames that hold no IP packet.
+        `frames=True` on a raw socket without a filter: also frames that hold no IP packet. `datagrams=True` on a stream
+        socket, where the port can send: fragments wait for each other and pass as one packet, which can be edited.
         """
-        set_options(self._watcher, 0, history, buffer, overlap, Side(side))
+        set_options(self._watcher, 0, history, buffer, overlap, check_side(side))
         if frames is not None:
-            self._watcher.set_option(4, int(frames), Side.BOTH)
+            self._watcher.set_option(lib.SMOS_OPT_FRAMES, int(_flag("frames", frames)), Side.BOTH)
+        if datagrams is not None:
+            self._watcher.set_option(lib.SMOS_OPT_DATAGRAMS, int(_flag("datagrams", datagrams)), Side.BOTH)
 
     def close(self) -> None:
         """Nothing of it is called any more, from now on."""
@@ -110,6 +115,12 @@ def unregister(
     watcher.unregister(kind, callback, 0 if callback is None else _wants(kind, callback), flow)
 
 
+def _flag(name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise ModuleError(f"{name}: {value!r}; give True or False")
+    return value
+
+
 def _wants(event: Event | UserEvent, callback: Callable[..., Any]) -> int:
     root = event.root if isinstance(event, UserEvent) else event
     return wants_of(callback, root, f"the callback of {root.name}")
@@ -125,6 +136,6 @@ def set_options(
     if buffer is not None:
         watcher.set_option(2, buffer, side, flow)
     if overlap is not None:
-        if overlap not in OVERLAP_POLICIES:
+        if not isinstance(overlap, str) or overlap not in OVERLAP_POLICIES:
             raise ModuleError(f"overlap: {overlap!r}; choose one of {', '.join(OVERLAP_POLICIES)}")
         watcher.set_option(3, OVERLAP_POLICIES[overlap], side, flow)

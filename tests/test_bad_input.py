@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
-from cli_help import assert_one_line, shardmos
+from cli_help import COMMAND, assert_one_line, shardmos
 from traffic import conversation, conversations, write_pcap
 
 COMMANDS = ("flows", "run")
@@ -77,14 +78,27 @@ def test_a_cut_capture_gives_its_flows_then_the_line(tmp_path: Path, cut: int, w
         (["flows", "-r", "CAPTURE", "-w", "9999"], 2, "workers"),
         (["flows", "-r", "CAPTURE", "-w", "two"], 2, "--workers"),
         (["flows", "-r", "CAPTURE", "--memory", "lots"], 2, "lots"),
-        (["flows", "-r", "CAPTURE", "--memory", "1K"], 1, "memory"),
+        (["flows", "-r", "CAPTURE", "--memory", "1K"], 2, "memory"),
         (["flows", "-r", "CAPTURE", "--set", "speed=1"], 2, "speed"),
         (["flows", "-r", "CAPTURE", "--set", "timeout_udp"], 2, "NAME=VALUE"),
-        (["flows", "-r", "CAPTURE", "--set", "overlap_policy=any"], 1, "overlap_policy"),
+        (["flows", "-r", "CAPTURE", "--set", "overlap_policy=any"], 2, "overlap_policy"),
         (["flows", "-r", "CAPTURE", "--set", "timeout_udp=soon"], 2, "timeout_udp"),
         (["flows", "-r", "CAPTURE", "--filter", "tcp prot 80"], 1, "filter"),
         (["flows", "-r", "CAPTURE", "-w", "2", "--filter", "tcp prot 80"], 1, "filter"),
+        (["flows", "-r", "CAPTURE", "--set", "timeout_udp=-1"], 2, "timeout_udp"),
+        *(  # keywords of flows() and run() that are no settings
+            (["flows", "-r", "CAPTURE", "--set", f"{name}=1"], 2, f"no option '{name}'")
+            for name in ("workers", "filter", "hash", "annotators", "on_extras")
+        ),
+        *(
+            (["run", "-r", "CAPTURE", "--set", f"{name}=1"], 2, f"no option '{name}'")
+            for name in ("modules", "write", "on_event")
+        ),
         (["flows", "-r", "-", "-r", "-"], 2, "standard input"),
+        (["flows", "-r", ""], 2, "empty"),
+        (["flows", "-r", "CAPTURE", "--streams", ""], 2, "folder"),
+        (["run", "-r", "CAPTURE", "-I", "/tmp"], 2, "--mos"),
+        (["run", "-r", "CAPTURE", "--write", "/dev/full"], 1, "/dev/full: cannot be written: No space left"),
         (["flows", "-r", "CAPTURE", "--streams", "/proc/none"], 1, "/proc/none"),
         (["run", "-r", "CAPTURE", "-m", "nonsense"], 1, "nonsense"),
         (["run", "-r", "CAPTURE", "-m", "none.py"], 1, "none.py"),
@@ -93,6 +107,19 @@ def test_a_cut_capture_gives_its_flows_then_the_line(tmp_path: Path, cut: int, w
 )
 def test_wrong_options(capture: Path, arguments: list[str], code: int, words: str) -> None:
     assert_one_line(shardmos(*[str(capture) if each == "CAPTURE" else each for each in arguments]), code, words)
+
+
+@pytest.mark.parametrize("command", [["flows", "-r", "-"], ["up", "--replay", "-", "-w", "2"]])
+def test_standard_input_that_is_closed(command: list[str]) -> None:
+    line = 'exec "$0" "$@" <&-'
+    result = subprocess.run(
+        ["sh", "-c", line, *COMMAND, *command], capture_output=True, text=True, timeout=10, check=False
+    )
+    assert_one_line(result, 1, "standard input is closed")
+
+
+def test_a_time_beyond_all_bounds_is_never(capture: Path) -> None:
+    assert shardmos("flows", "-r", capture, "--set", "timeout_udp=1e300").returncode == 0
 
 
 MODULE = """
@@ -119,6 +146,34 @@ class Box(sm.Middlebox):
         (MODULE.format(filter="", event="PKT_IN", rest=""), ":limit", ["key=value"]),
         (MODULE.format(filter="", event="NO_EVENT", rest=""), "", ["NO_EVENT"]),
         (MODULE.format(filter="filter = 'tcp prot 1'", event="PKT_IN", rest=""), "", ["filter"]),
+        (MODULE.format(filter="filter = 80", event="PKT_IN", rest=""), "", ["module.py", "filter", "80"]),
+        (MODULE.format(filter="emit = sm.param(1)", event="PKT_IN", rest=""), "", ["module.py", "parameter emit"]),
+        ("raise SystemExit(3)\n", "", ["module.py, line 1", "SystemExit: 3"]),
+        ("x = '\0'\n", "", ["module.py: ", "null bytes"]),
+        (MODULE.format(filter="", event="PKT_IN", rest="def __init__(self, x): pass"), "", ["module.py", "'x'"]),
+        (
+            MODULE.format(filter="", event="PKT_IN", rest="def on_start(self): raise ValueError('not today')"),
+            "",
+            ["module.py, line 9", "ValueError: not today"],
+        ),
+        (
+            MODULE.format(filter="", event="PKT_IN", rest="def on_start(self): raise SystemExit(4)"),
+            "",
+            ["module.py, line 9", "SystemExit: 4"],
+        ),
+        (
+            MODULE.format(filter="", event="PKT_IN", rest="def summary(self): return 1 / 0"),
+            "",
+            ["module.py, line 9", "ZeroDivisionError"],
+        ),
+        *(
+            (
+                MODULE.format(filter="", event="PKT_IN", rest=f"@sm.on(sm.CONN_END)\n    {body}"),
+                "",
+                ["module.py", "other of CONN_END", "without async and yield"],
+            )
+            for body in ("async def other(self, flow): pass", "def other(self, flow): yield 1")
+        ),
     ],
 )
 def test_wrong_modules(
@@ -128,3 +183,29 @@ def test_wrong_modules(
     module.write_text(source)
     result = shardmos("run", "-r", capture, "-m", f"{module}{parameters}", "-w", workers)
     assert_one_line(result, 1, *words)
+
+
+def test_a_handler_that_ends_the_run_is_told(capture: Path, tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(MODULE.format(filter="", event="PKT_IN", rest="").replace("pass", "raise SystemExit(4)"))
+    for workers in (1, 2):
+        assert_one_line(shardmos("run", "-r", capture, "-m", module, "-w", workers), 1, "SystemExit: 4")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        ('"many", "int", "plenty"', ["many", "type int", "plenty"]),
+        ('"many", "complex", "1"', ["many", "complex", "float"]),
+    ],
+)
+def test_a_c_module_whose_parameters_contradict_themselves(
+    capture: Path, tmp_path: Path, compiler: str, parameter: str, words: list[str]
+) -> None:
+    module = tmp_path / "module.c"
+    module.write_text(
+        "#include <shardmos/shardmos.h>\n"
+        f'static const smos_param_t params[] = {{{{{parameter}, ""}}, {{0}}}};\n'
+        'SMOS_MODULE = {SMOS_MODULE_HEADER, .name = "wrong", .params = params};\n'
+    )
+    assert_one_line(shardmos("run", "-r", capture, "-m", module), 1, *words)

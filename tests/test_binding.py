@@ -220,9 +220,9 @@ def test_a_signal_during_handlers_is_raised_from_run(tmp_path: Path) -> None:
             shard.commit(python_box(shard, "busy", dispatch, PKT_IN))
             shard.open_captures([path], loop=True)
             timer = threading.Timer(0.005 + attempt * 0.0017, signal.raise_signal, [signal.SIGINT])
-            timer.start()
             deadline = time.monotonic() + 10
             with pytest.raises(KeyboardInterrupt):
+                timer.start()
                 while time.monotonic() < deadline:
                     shard.run(0.05)
             timer.join()

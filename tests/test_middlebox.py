@@ -341,8 +341,34 @@ def test_a_kept_slice_of_data_is_reported(capture: Path) -> None:
             self._kept = data[1:]
 
     result = execute(capture, [Keep()])
-    assert result.error_count == 2 and "keep bytes(data) instead" in result.errors[0]
+    assert result.error_count == 2 and "keep a copy, as in bytes(data)" in result.errors[0]
     gc.collect()
+
+
+def test_a_kept_slice_of_a_packet_is_reported_with_the_handlers_name(capture: Path) -> None:
+    class Keep(sm.Middlebox):
+        @sm.on(sm.PKT_IN)
+        def keep_it(self, flow: Any, packet: sm.Packet) -> None:
+            self._kept = packet.frame[2:4]
+
+    result = execute(capture, [Keep()])
+    assert "Keep.keep_it kept a part of `packet` beyond its call; keep a copy" in result.errors[0]
+    gc.collect()
+
+
+def test_views_and_functions_of_a_packet_that_is_over(capture: Path) -> None:
+    class Keep(Recorder):
+        @sm.on(sm.PKT_IN)
+        def keep_it(self, flow: Any, packet: sm.Packet) -> None:
+            self.log_of.append((flow, packet, packet.payload))
+
+    for flow, packet, payload in sm.run(capture, Keep()):  # those of packets without payload, too
+        with pytest.raises(ValueError, match="released"):
+            bytes(payload)
+        with pytest.raises(ModuleError, match=r"Keep: not running; this is for on_start\(\) and handlers"):
+            packet.insert(0, b"x")
+        with pytest.raises(ModuleError, match="not running"):
+            flow.peek(sm.CLIENT)
 
 
 def test_reset_ends_the_flow(tmp_path: Path) -> None:
@@ -376,6 +402,34 @@ def test_drop_keeps_the_packet_from_the_receiver(tmp_path: Path) -> None:
             self.log_of.append(bytes(data))
 
     assert sm.run(write_pcap(tmp_path / "one.pcap", conversation()), Wall()) == []
+
+
+def test_drop_in_new_data_ends_the_packets_events_for_everybody(tmp_path: Path) -> None:
+    frames = conversations(1)
+    frames.insert(4, frames[3])  # the request comes again
+    path = write_pcap(tmp_path / "again.pcap", frames)
+    told: list[tuple[str, str, int]] = []
+    with sm.Context(path) as ctx:
+        for name in "ab":
+            sock = ctx.socket()
+            for hook in (sm.SENDER, sm.RECEIVER):
+
+                def note(flow: sm.LiveFlow, packet: sm.Packet, at: str = f"{name} {hook.name}") -> None:
+                    told.append((at, "PKT_IN", packet.number))
+
+                sock.register(sm.PKT_IN, note, hook=hook)
+
+            def data(flow: sm.LiveFlow, data: memoryview, name: str = name) -> None:
+                assert flow.packet is not None
+                told.append((name, "NEW_DATA", flow.packet.number))
+                flow.drop()
+
+            sock.register(sm.NEW_DATA, data, side=sm.SERVER)
+        result = ctx.run()
+    assert [each for each in told if each[2] in (4, 5)] == [
+        ("a SENDER", "PKT_IN", 4), ("b SENDER", "PKT_IN", 4), ("a", "NEW_DATA", 4),
+    ]  # fmt: skip
+    assert result.modules[0]["drops"] == 1
 
 
 def test_stop_ends_the_events_of_a_side(capture: Path) -> None:

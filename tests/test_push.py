@@ -100,6 +100,13 @@ def test_parameters_reach_the_module_and_wrong_ones_are_refused(client: Client, 
             "    def __init__(self, **p): raise ValueError('not today')\n",
             "not today",
         ),
+        *(
+            (
+                f"import shardmos as sm\nclass A(sm.Middlebox):\n    def on_start(self): raise {error}('not today')\n",
+                f"bad.py, line 3: {error}: not today",
+            )
+            for error in ("ValueError", "SystemExit", "KeyboardInterrupt")
+        ),
         ("\xff".encode("latin-1").decode("latin-1"), "module"),
     ],
 )
@@ -166,6 +173,24 @@ def test_a_handler_that_raises_is_counted_and_reported(client: Client, tmp_path:
         and "raise KeyError" in event["traceback"]
     )
     assert client.ls()[0]["errors"] > 0
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt", "GeneratorExit"])
+def test_a_handler_does_not_end_its_worker(client: Client, tmp_path: Path, error: str) -> None:
+    events = client.events("error", timeout=5)
+    body = (
+        f"def on_start(self): self.timer(0.001, self.late, period=0.001)\ndef late(self): raise {error}('of a timer')\n"
+        f"@sm.on(sm.CONN_START)\ndef start(self, flow): raise {error}('at the start')\n"
+        f"@sm.on(sm.CONN_END)\ndef end(self, flow): raise {error}('at the end')"
+    )
+    client.push(write_module(tmp_path / "probe.py", body))
+    wanted = {("timer", "of a timer"), ("CONN_START", "at the start"), ("CONN_END", "at the end")}
+    for event in events:
+        wanted -= {each for each in wanted if each[0] == event["event"] and f"{error}: {each[1]}" in event["traceback"]}
+        if not wanted:
+            break
+    assert not wanted
+    assert [worker["restarts"] for worker in client.status()["workers"]] == [0, 0]
 
 
 def test_as_gives_a_python_module_another_name(client: Client, tmp_path: Path) -> None:

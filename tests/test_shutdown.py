@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
-from coordinators import Running, files, gone, shardmos, until, write_module
+from coordinators import PROGRAM, Running, files, gone, shardmos, until, write_module
 from traffic import conversations, write_pcap
 
 HANG = "@sm.on(sm.CONN_START)\ndef start(self, flow):\n    while True: pass"
@@ -70,3 +75,47 @@ def test_exit_ends_with_the_replay(runtime_dir: Path, capture: Path) -> None:
     result = shardmos("up", "--replay", str(capture), "--exit", "--memory", "32MiB")
     assert result.returncode == 0, result.stderr
     assert files(runtime_dir) == []
+
+
+C_HANG = """#include <shardmos/shardmos.h>
+static void hang(void *self, const smos_call_t *call) { (void)self; (void)call; for (volatile int i = 0;;) i = 1 - i; }
+static const smos_registration_t regs[] = {
+    {.event = SMOS_PKT_IN, .side = SMOS_BOTH, .handler = hang}, {.event = SMOS_EVENT_COUNT}};
+SMOS_MODULE = {SMOS_MODULE_HEADER, .name = "hang", .registrations = regs};
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("language", ["py", "c"])
+def test_ctrl_c_ends_a_run_whose_handler_never_returns(
+    tmp_path: Path, compiler: str, language: str, workers: str
+) -> None:
+    """Every handler of the burst would hang again, and C does not notice a signal at all."""
+    capture = write_pcap(tmp_path / "many.pcap", conversations(50))
+    module = tmp_path / f"hang.{language}"
+    module.write_text(C_HANG)
+    if language == "py":
+        write_module(module, HANG.replace("CONN_START", "PKT_IN"))
+    command = [sys.executable, "-c", PROGRAM, "run", "-r", str(capture), "-m", str(module), "-w", workers]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        family = psutil.Process(process.pid)
+        until(lambda: max(each.cpu_times().user for each in [family, *family.children()]) > 1.0, 60)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(10) == 130 and time.monotonic() - began < 2
+        finally:
+            process.kill()
+        assert process.stderr is not None and "Traceback" not in process.stderr.read()
+
+
+def test_ctrl_c_while_the_program_is_imported_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(20)\n")
+    command = [sys.executable, "-c", "from shardmos.cli.entry import main; main()", "doctor"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == -signal.SIGINT and process.stderr is not None and process.stderr.read() == ""

@@ -77,6 +77,11 @@ def test_a_context_runs_once_and_closes(capture: Path) -> None:
         (lambda s: s.unregister(sm.NEW_DATA), "unregister_handler: No such file"),
         (lambda s: s.set(overlap="nobody"), "choose one of first"),
         (lambda s: s.set(history=-1), "whole number"),
+        (lambda s: s.set(history=1, side=9), "a side is CLIENT, SERVER or BOTH, not 9"),
+        (lambda s: s.set(frames=1), "True or False"),
+        (lambda s: s.set(datagrams=1), "True or False"),
+        (lambda s: s.bind(80), "filter: 80 is no text"),
+        (lambda s: s.bind("", orphans=80), "filter: 80 is no text"),
         (lambda s: (s.close(), s.register(sm.GAP, print)), "no such socket"),
     ],
 )

@@ -2,6 +2,10 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <errno.h>
+#include <signal.h>
+#include <unistd.h>
+
 #include "bridge.h"
 
 static void enter(void *arg) {
@@ -44,4 +48,28 @@ void smos_py_log(smos_shard_t *shard, int level, const char *text) {
 
 int64_t smos_py_now_ns(smos_shard_t *shard) {
     return smos_shard_api()->now_ns(smos_shard_engine(shard));
+}
+
+/* ---- an interrupt that a handler in C does not notice ---- */
+
+static struct sigaction before_us;
+
+static void expire(int number) {
+    (void)number;
+    _exit(130);
+}
+
+static void interrupted(int number) {
+    alarm(1);
+    if (before_us.sa_handler != SIG_DFL && before_us.sa_handler != SIG_IGN) before_us.sa_handler(number);
+}
+
+int smos_py_end_on_interrupt(void) {
+    struct sigaction now;
+    if (sigaction(SIGINT, NULL, &now) < 0) return -errno;
+    if (now.sa_handler == interrupted || now.sa_handler == SIG_IGN || (now.sa_flags & SA_SIGINFO)) return 0;
+    before_us = now;
+    struct sigaction at_alarm = {.sa_handler = expire}, at_interrupt = {.sa_handler = interrupted, .sa_flags = now.sa_flags};
+    if (sigaction(SIGALRM, &at_alarm, NULL) < 0 || sigaction(SIGINT, &at_interrupt, NULL) < 0) return -errno;
+    return 0;
 }

@@ -14,6 +14,10 @@ typedef struct smos_py_gil {
  * `gil` lives as long as the shard. */
 void smos_py_use_gil(smos_shard_t *shard, smos_py_gil_t *gil);
 
+/* Of the process: a second after SIGINT it ends with exit code 130, whatever a handler in C is at. What was to be done on SIGINT is done
+ * before. 0 or a negative errno. */
+int smos_py_end_on_interrupt(void);
+
 /* The functions that modules get, for handlers in Python, during their call. Results as in smos_api_t. */
 int smos_py_flow_info(smos_shard_t *shard, smos_flow_t flow, smos_flow_info_t *out);
 int smos_py_drop(smos_shard_t *shard);

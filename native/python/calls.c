@@ -173,7 +173,7 @@ static PyObject *call_and_tell(const smos_call_t *call)
     PyObject *result = call_it(c, call);
     if (!result) tell_failure(c);
     if (PyList_Size((PyObject *)host->views) > 0) {
-        PyObject *done = PyObject_CallFunctionObjArgs((PyObject *)host->release, NULL);
+        PyObject *done = PyObject_CallFunctionObjArgs((PyObject *)host->release, (PyObject *)c->callable, NULL);
         if (!done) PyErr_WriteUnraisable((PyObject *)c->callable);
         Py_XDECREF(done);
     }
@@ -185,6 +185,7 @@ static PyObject *call_and_tell(const smos_call_t *call)
 void smos_py_call(void *self, const smos_call_t *call)
 {
     (void)self;
+    if (((const smos_py_call_t *)call->arg)->host->ended) return;
     PyObject *result = call_and_tell(call);
     Py_XDECREF(result);
 }
@@ -193,6 +194,7 @@ void smos_py_call(void *self, const smos_call_t *call)
 int smos_py_ask(void *self, const smos_call_t *call)
 {
     (void)self;
+    if (((const smos_py_call_t *)call->arg)->host->ended) return 0;
     PyObject *result = call_and_tell(call);
     if (!result) return 0;
     int yes = PyObject_IsTrue(result);

@@ -22,10 +22,11 @@ typedef struct smos_py_host {
     const smos_call_t *current; /* the call under way, NULL between calls */
     uintptr_t packet;           /* object for SMOS_PY_PACKET */
     uintptr_t views;            /* list: memoryviews that were made of the packet during the call */
-    uintptr_t release;          /* callable(): releases those and empties the list */
+    uintptr_t release;          /* callable(callable): releases those and empties the list */
     uintptr_t failed;           /* callable(event, exception): a handler raised */
     uintptr_t kept;             /* callable(event, callable): a part of `data` outlived the call */
     uintptr_t exporter;         /* of the memoryviews; made when first needed, owned */
+    int ended;                  /* 1: an interrupt ended the run, nothing is called any more */
 } smos_py_host_t;
 
 typedef struct smos_py_call {

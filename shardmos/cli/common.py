@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shardmos.errors import UsageError
-from shardmos.workers.capture import parse_size
+from shardmos.workers.capture import make_config, parse_size
 
 Read = Annotated[
     list[str] | None,
@@ -55,6 +55,11 @@ Defrag = Annotated[
 _BAD_MANY = 3  # a third of the checksums: one side of a capture taken on a host that offloads
 
 
+def check_includes(mos: bool, includes: list[str] | None) -> None:
+    if includes and not mos:
+        raise UsageError("-I goes with --mos: a middlebox in C is one file, and finds shardmos's headers by itself")
+
+
 def sources(read: list[str] | None, files: list[str] | None) -> list[str]:
     """All captures that were named."""
     paths = [*(read or ()), *(files or ())]
@@ -73,6 +78,7 @@ def configuration(key: str, checksums: str, memory: str | None, settings: list[s
         if not equals or not name:
             raise UsageError(f"--set {setting!r}: give NAME=VALUE")
         options[name.strip().replace("-", "_")] = _value(value.strip())
+    make_config(options)  # for its errors: flows() and execute() take other keywords, too
     return options
 
 

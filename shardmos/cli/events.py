@@ -13,7 +13,7 @@ def events(
     topic: Annotated[
         str,
         typer.Argument(
-            metavar="[TOPIC]",
+            metavar="TOPIC",
             help="Only topics that begin so: flow, anomaly, module.NAME, error, log, coordinator.",
             show_default=False,
         ),

@@ -63,6 +63,8 @@ def flows(
         return
     index: Any = None
     if streams is not None:
+        if not streams:
+            raise UsageError("--streams: name a folder")
         from shardmos.stream_files import Index, StreamFiles
 
         folder = streams

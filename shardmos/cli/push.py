@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shardmos.cli.common import Includes, Mos
+from shardmos.cli.common import Includes, Mos, check_includes
 from shardmos.errors import UsageError
 
 Name = Annotated[str, typer.Option("--name", metavar="COORDINATOR", help="Which coordinator.")]
@@ -44,6 +44,7 @@ def push(
     """Put a middlebox, or a new version of one, into the running workers."""
     from shardmos.workers.load import parameter
 
+    check_includes(mos, includes)
     params = {}
     for setting in settings or ():
         key, equals, value = setting.partition("=")

@@ -21,11 +21,13 @@ from shardmos.cli.common import (
     Read,
     Settings,
     Workers,
+    check_includes,
     configuration,
     hint_checksums,
     sources,
 )
 from shardmos.run import RunResult, execute, warn
+from shardmos.workers.binding import end_on_interrupt
 from shardmos.workers.load import load
 
 
@@ -58,6 +60,7 @@ def run(
 ) -> None:
     """Run middleboxes over captures, then show what they and the engine counted."""
     program = None
+    check_includes(mos, includes)
     if mos:
         from shardmos.mos import split_files
 
@@ -72,6 +75,7 @@ def run(
         loaded.append(load_mos(program, includes or (), context.obj))
         names.append(program_name(program[0]))
     begin = time.monotonic()
+    end_on_interrupt()
     result = execute(
         paths,
         loaded,

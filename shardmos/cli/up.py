@@ -18,7 +18,7 @@ Replay = Annotated[
 
 def up(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="More captures to replay.", show_default=False)
+        list[str] | None, typer.Argument(metavar="FILE", help="More captures to replay.", show_default=False)
     ] = None,
     replay: Replay = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start again at the captures' end.")] = False,
@@ -90,6 +90,7 @@ def up(
     """Run a coordinator with its workers in the foreground, until Ctrl-C."""
     from shardmos import config as configuration
     from shardmos.workers.capture import check_workers, is_mappable, source_paths
+    from shardmos.workers.shard_config import ShardConfig, check_config
 
     given: dict[tuple[str, str], Any] = {
         ("replay", "files"): [*(replay or ()), *(files or ())] or None,
@@ -125,6 +126,7 @@ def up(
     if port["loop"] and "-" in port["files"]:
         raise UsageError("--loop: standard input cannot be read again")
     check_workers(chosen["coordinator"]["workers"])
+    check_config(ShardConfig(**chosen.shard_options()))
     paths = source_paths(port["files"]) if port["files"] else []
     from shardmos.control import coordinator
 

@@ -47,6 +47,7 @@ class Coordinator:
         self._stop = asyncio.Event()
         self._at_work: set[asyncio.Task[None]] = set()
         self._failure = ""
+        self._was_up = False
         self.counters = {
             "commands": 0, "commands_malformed": 0, "commands_refused": 0, "replies_lost": 0,
             "pushes": 0, "pushes_refused": 0,
@@ -98,6 +99,7 @@ class Coordinator:
             if not self._stop.is_set():
                 commands = self._bind_commands(context, paths["commands"])
                 tasks.append(loop.create_task(self._take_commands(commands)))
+                self._was_up = True
                 log.info(
                     "coordinator %s is up: %d workers on cores %s", self.name, len(plan.workers), list(plan.workers)
                 )
@@ -117,7 +119,8 @@ class Coordinator:
                 commands.close(linger=200)
             self.publisher.close()
             supervisor.close()
-            log.info("coordinator %s has stopped", self.name)
+            if self._was_up:
+                log.info("coordinator %s has stopped", self.name)
 
     async def _until_up(self) -> None:
         """All workers run, or the first failure is raised."""

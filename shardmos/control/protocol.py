@@ -158,7 +158,7 @@ def _check_args(op: str, args: dict[Any, Any], schema: Mapping[str, tuple[type, 
 
 def check_name(name: str, what: str = "name") -> str:
     """A name of a module or coordinator."""
-    if not NAME.match(name):
+    if not isinstance(name, str) or not NAME.match(name):
         raise ProtocolError("bad-argument", f"{what} {_short(name)}: give 1 to 63 of a-z A-Z 0-9 _ -")
     return name
 

@@ -32,6 +32,11 @@ def enum_names(enum: str, prefix: str) -> dict[str, int]:
     }
 
 
+def end_on_interrupt() -> None:
+    """From now on Ctrl-C ends the process within a second, also where a handler in C does not return."""
+    lib.smos_py_end_on_interrupt()
+
+
 # Interrupts that arrive just outside of a handler's own try: Shard.run raises them when the engine is back.
 escaped: list[BaseException] = []
 

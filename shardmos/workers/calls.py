@@ -32,7 +32,7 @@ class Calls:
     def __init__(
         self,
         packet: Any,
-        release: Callable[[], None],
+        release: Callable[[Any], None],
         failed: Callable[[int, BaseException | None], None],
         kept: Callable[[int, Any], None],
         arguments: dict[Event, Callable[[], Any]],

@@ -89,6 +89,10 @@ def source_paths(source: Any) -> list[str]:
         raise UsageError(f"a capture is given as a path or a list of paths, not {source!r}") from None
     if not paths:
         raise UsageError('no capture given: name a file, or "-" for standard input')
+    if "" in paths:
+        raise UsageError('a capture\'s name is empty; name a file, or "-" for standard input')
+    if "-" in paths and sys.__stdin__ is None:
+        raise CaptureError("standard input is closed; name a file")
     if paths.count("-") > 1:
         raise UsageError('standard input ("-") can be read only once')
     for path in paths:
@@ -124,7 +128,7 @@ def is_mappable(paths: list[str]) -> bool:
 
 def make_config(options: dict[str, Any], **fixed: Any) -> ShardConfig:
     """A shard's configuration from a caller's keywords. UsageError names what is no option."""
-    from shardmos.workers.shard_config import ShardConfig
+    from shardmos.workers.shard_config import ShardConfig, check_config
 
     known = set(ShardConfig.__slots__) - _OWN
     for name in options:
@@ -138,7 +142,9 @@ def make_config(options: dict[str, Any], **fixed: Any) -> ShardConfig:
     for field in dataclasses.fields(ShardConfig):
         if field.name in options:
             _check_type(field.name, options[field.name], str(field.type))
-    return ShardConfig(**options, **fixed)
+    config = ShardConfig(**options, **fixed)
+    check_config(config)
+    return config
 
 
 def _check_type(name: str, value: Any, declared: str) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from shardmos.errors import ShardmosError
+from shardmos.errors import ModuleError, ShardmosError
 from shardmos.workers.binding import ffi
 
 CData: TypeAlias = Any  # a cffi object; `const smos_call_t *` where a handler gets one
@@ -19,6 +19,10 @@ _MAX_NS = 2**63 - 1
 
 class ShardError(ShardmosError):
     """The engine refused: what it said, in one line."""
+
+
+class CallError(ShardError, ModuleError):
+    """A handler called something where, or with what, it cannot be called."""
 
 
 class Texts:
@@ -50,9 +54,9 @@ def whole(value: int, name: str) -> None:
 
 
 def nanoseconds(seconds: float, name: str) -> int:
-    if not (math.isfinite(seconds) and seconds >= 0):
+    if not 0 <= seconds < math.inf:
         raise ShardError(f"{name}: {seconds} seconds; give a number from 0 on")
-    return min(round(seconds * 1e9), _MAX_NS)
+    return _MAX_NS if seconds >= _MAX_NS // 10**9 else round(seconds * 1e9)
 
 
 def choice(text: str, choices: Mapping[str, int], name: str) -> int:
@@ -61,10 +65,12 @@ def choice(text: str, choices: Mapping[str, int], name: str) -> int:
     return choices[text]
 
 
-def encode(text: str | bytes, what: str) -> bytes:
+def encode(text: str | bytes, what: str, refusal: type[ShardmosError] = ShardError) -> bytes:
+    if not isinstance(text, str | bytes):
+        raise refusal(f"{what}: {text!r} is no text")
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     if b"\0" in data:
-        raise ShardError(f"{what}: {text!r} has a NUL character in it")
+        raise refusal(f"{what}: {text!r} has a NUL character in it")
     return data
 
 
@@ -72,7 +78,7 @@ def alive(result: int, what: str) -> bool:
     if result == -errno.ESTALE:
         return False
     if result < 0:
-        raise ShardError(f"{what}(): {os.strerror(-result)}")
+        raise CallError(f"{what}(): {os.strerror(-result)}")
     return True
 
 

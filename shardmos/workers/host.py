@@ -32,6 +32,8 @@ MAX_KEPT_ERRORS = 10
 MAX_TRACEBACK = 16_384
 MAX_INHERITED = 8  # earlier versions with flows that were silent since; beyond, the oldest's states are taken at once
 _NULL = ffi.NULL
+_MIGRATE = -1
+_PLACES = {int(lib.SMOS_TIMER): "timer", _MIGRATE: "migrate"}  # of failures, where no event is handled
 _CALL = ffi.addressof(lib, "smos_py_call")
 _ASK = ffi.addressof(lib, "smos_py_ask")
 
@@ -39,19 +41,20 @@ _ASK = ffi.addressof(lib, "smos_py_ask")
 class Host:
     """One middlebox in one shard."""
 
-    def __init__(self, shard: Shard, middlebox: Middlebox) -> None:
+    def __init__(self, shard: Shard, middlebox: Middlebox, contained: bool = False) -> None:
         if not isinstance(middlebox, Middlebox):
             raise ModuleError(f"a middlebox is an instance of a subclass of shardmos.Middlebox, not {middlebox!r}")
         if middlebox._host is not None:
             raise ModuleError(f"middlebox {type(middlebox).name} is running already; make another instance")
         self.shard = shard
         self.middlebox = middlebox
+        self._contained = contained
         self.errors = 0
         self.kept_errors: list[str] = []
         self.packet = Packet(self)
         self.box: Box | None = None
         self.make_state: Callable[[], Any] = getattr(type(middlebox), "State", State)
-        self.calls = Calls(self.packet, self._release_views, self._failed, self._kept_data, self._arguments())
+        self.calls = Calls(self.packet, self._release_views, self.failed, self._kept_data, self._arguments())
         self.timers = Timers(self)
         self.main = Watcher(self, 0)
         self._current = self.calls.native
@@ -73,7 +76,7 @@ class Host:
 
     def release(self) -> None:
         """The middlebox may run elsewhere; live flows are forgotten."""
-        self.middlebox._host = None
+        self.middlebox._host = self.box = None
         self.main.flows, self._inherited = {}, []  # not cleared: a newer version may hold them
         self.calls.clear()
 
@@ -101,7 +104,11 @@ class Host:
         return call
 
     def emit(self, topic: str, obj: Any) -> bool:
-        return self.shard.emit(topic, msgpack.packb(obj, default=_plain))
+        try:
+            data = msgpack.packb(obj, default=_plain)
+        except (ValueError, OverflowError, BufferError, RecursionError) as error:
+            raise ModuleError(f"emit(): {type(obj).__name__} cannot be sent: {error}") from None
+        return self.shard.emit(topic, data)
 
     def log(self, text: str, level: int) -> None:
         self.shard.log(level, text)
@@ -121,7 +128,7 @@ class Host:
     def api(self, function: str, *args: Any) -> int:
         """Calls the engine's function table as this middlebox. ModuleError with the engine's words."""
         if self.box is None:
-            raise ModuleError(f"{type(self.middlebox).name}: not running")
+            raise ModuleError(f"{type(self.middlebox).name}: not running; this is for on_start() and handlers")
         status, words = self.shard.call_as(self.box, function, *args)
         if status < 0:
             raise_for(status, words)
@@ -161,11 +168,13 @@ class Host:
         return self.calls.record(filter, event.root, wants, self.main.flows, self.main._make)
 
     def raise_event(self, event: UserEvent) -> None:
+        if not isinstance(event, UserEvent):
+            raise ModuleError(f"raise_event(): {event!r} is no user-defined event")
         self.api("raise_event", self.number_of(event))
 
     def remove_event(self, event: UserEvent) -> None:
         """It happens no more, nor does what is defined over it."""
-        number = self._events.pop(event, None)
+        number = self._events.pop(event, None) if isinstance(event, UserEvent) else None
         if number is None:
             raise ModuleError(f"{event!r} is not defined here")
         self.api("remove_event", number)
@@ -182,26 +191,29 @@ class Host:
             Event.CONN_END: lambda: None,
         }
 
-    def _release_views(self) -> None:
+    def _release_views(self, handler: Any) -> None:
         views = self.calls.views
         while views:
             memory, view = views.pop()
             try:
                 view.release()
             except BufferError:
-                self._kept_data(int(self.current().event), None)
+                self._kept(int(self.current().event), handler, "packet", "packet.payload")
             else:
                 if sys.getrefcount(memory) > 2:  # a slice of the view lives on, and would show other bytes later
-                    self._kept_data(int(self.current().event), None)
+                    self._kept(int(self.current().event), handler, "packet", "packet.payload")
 
     def _kept_data(self, event: int, handler: Any) -> None:
+        """From C: a part of `data` outlived the call."""
+        self._kept(event, handler, "data", "data")
+
+    def _kept(self, event: int, handler: Any, what: str, copied: str) -> None:
         self.shard.keep_memory()
-        name = getattr(handler, "__qualname__", None) or f"a handler of {Event(event).name}"
-        what = "data" if event == Event.NEW_DATA and handler is not None else "the packet"
+        name = getattr(handler, "__qualname__", None) or repr(handler)
         try:
-            raise ModuleError(f"{name} kept a part of `{what}` beyond its call; keep bytes({what}) instead")
+            raise ModuleError(f"{name} kept a part of `{what}` beyond its call; keep a copy, as in bytes({copied})")
         except ModuleError as error:
-            self.handler_failed(Event(event), error)
+            self.failed(event, error)
 
     # ---- ends of flows ----
 
@@ -243,19 +255,23 @@ class Host:
                 if state is None:
                     return
             flow.state = state
-        except Exception as error:
-            self.handler_failed(None, error)
+        except BaseException as error:
+            self.failed(_MIGRATE, error)
 
     # ---- failures ----
 
-    def _failed(self, event: int, error: BaseException | None) -> None:
-        """From C: a handler raised. What no handler may swallow ends the run."""
-        if error is not None and not isinstance(error, Exception):
+    def failed(self, event: int, error: BaseException | None) -> None:
+        """A handler raised. What it may not swallow (KeyboardInterrupt, SystemExit) ends the run; a worker is nobody's
+        to end, there it counts as any other."""
+        if error is None:
+            return
+        if isinstance(error, Exception) or self._contained:
+            self._count_failure(_PLACES.get(event) or Event(event).name, error)
+        else:
+            self.calls.native.ended = 1
             self.shard.end_run_with(error)
-        elif error is not None:
-            self.handler_failed(Event(event) if event < len(Event) else None, error)
 
-    def handler_failed(self, event: Event | None, error: Exception) -> None:
+    def _count_failure(self, where: str, error: BaseException) -> None:
         """Counts the failure, keeps the first ones, publishes it. The run goes on."""
         self.errors += 1
         if self.box is not None:
@@ -264,7 +280,6 @@ class Host:
         if len(self.kept_errors) < MAX_KEPT_ERRORS:
             self.kept_errors.append(text)
         with contextlib.suppress(ShardmosError):  # it is counted and kept all the same
-            where = event.name if event is not None else "migrate"
             self.emit("error", {"module": type(self.middlebox).name, "event": where, "traceback": text})
 
 
@@ -275,11 +290,11 @@ def attach(shard: Shard, middlebox: Middlebox, version: str = "1") -> Host:
     return host
 
 
-def prepare(shard: Shard, middlebox: Middlebox, version: str = "1") -> tuple[Host, Box]:
-    """PREPARE: the middlebox's host and its box, for `Shard.commit`."""
+def prepare(shard: Shard, middlebox: Middlebox, version: str = "1", contained: bool = False) -> tuple[Host, Box]:
+    """PREPARE: the middlebox's host and its box, for `Shard.commit`. `contained`: nothing that it raises ends a run."""
     from shardmos.workers.shard import BoxManifest
 
-    host = Host(shard, middlebox)
+    host = Host(shard, middlebox, contained)
     box: Box | None = None
     try:
         manifest = BoxManifest(

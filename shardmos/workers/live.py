@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from shardmos.errors import ModuleError, ShardmosError
 from shardmos.events import Hook, Side
 from shardmos.flow import Flow
+from shardmos.middlebox import check_side
 from shardmos.workers.binding import ffi
 
 if TYPE_CHECKING:
@@ -20,15 +21,26 @@ if TYPE_CHECKING:
     from shardmos.workers.watcher import Watcher
 
 _NULL = ffi.NULL
-_NOTHING = memoryview(b"")
 _BASES = ("frame", "ip", "l4", "payload")
 ACK, PSH = 0x10, 0x08
 
 
 def _count(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
-        raise ModuleError(f"a place in a packet is a whole number from 0 on, not {value!r}")
+    return _number(value, "a place in a packet", 32)
+
+
+def _number(value: int, what: str, bits: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << bits:
+        raise ModuleError(f"{what} is a whole number of {bits} bits, from 0 on, not {value!r}")
     return value
+
+
+def _memory(data: bytes | bytearray | memoryview, what: str) -> Any:
+    """What the engine reads `data` from."""
+    try:
+        return ffi.from_buffer(data)
+    except (TypeError, ValueError, BufferError):
+        raise ModuleError(f"{what} wants bytes in one piece, not {type(data).__name__}") from None
 
 
 class LiveFlow:
@@ -147,16 +159,20 @@ class LiveFlow:
         seq: int | None = None,
         ack: int | None = None,
         window: int = 0,
+        urgent: int = 0,
     ) -> None:
         """Sends a packet of our own to one end, as if from the other. TCP: with the numbers that the ends expect,
         unless `seq` and `ack` are given as the receiver counts; bytes shift what the apparent sender sends later.
-        `flags` as in Packet.tcp_flags. ModuleError where the port cannot send."""
+        `flags` as in Packet.tcp_flags; window 0 is what that end advertised last. ModuleError where the port cannot
+        send."""
         packet = ffi.new("smos_injection_t *")
-        memory = ffi.from_buffer(payload)
-        packet.to, packet.tcp_flags, packet.window = int(Side(to)), flags, window
-        packet.payload, packet.length = memory, len(payload)
+        memory = _memory(payload, "inject()")
+        packet.to, packet.tcp_flags = int(check_side(to)), _number(flags, "flags", 8)
+        packet.window, packet.urgent = _number(window, "window", 16), _number(urgent, "urgent", 16)
+        packet.payload, packet.length = memory, len(memory)
         if seq is not None or ack is not None:
-            packet.set_seq, packet.seq, packet.ack = 1, seq or 0, ack or 0
+            packet.set_seq = 1
+            packet.seq, packet.ack = _number(seq or 0, "seq", 32), _number(ack or 0, "ack", 32)
         self._host.edit("inject", self.handle, packet)
 
     def reset(self) -> bool:
@@ -167,7 +183,7 @@ class LiveFlow:
         """This socket gets no more events of that side (BOTH: none but CONN_END). False if the flow had ended."""
         if self._host.shard.flow_info(self.handle) is None:
             return False
-        self._watcher.stop(self.handle, Side(side))
+        self._watcher.stop(self.handle, check_side(side))
         return True
 
     # ---- the flow's own registrations and options ----
@@ -202,7 +218,7 @@ class LiveFlow:
         """Options of this flow, as Socket.set()."""
         from shardmos.sockets import set_options
 
-        set_options(self._watcher, self.handle, history, buffer, overlap, Side(side))
+        set_options(self._watcher, self.handle, history, buffer, overlap, check_side(side))
 
     def leave(self) -> None:
         """The socket does not watch this flow any more."""
@@ -225,20 +241,20 @@ class LiveFlow:
         """
         from shardmos.sockets import Peek
 
-        return Peek(*self._watcher.peek(self.handle, Side(side), size))
+        return Peek(*self._watcher.peek(self.handle, check_side(side), size))
 
     def peek_at(self, side: Side | int, offset: int, size: int = 65536) -> bytes:
         """Bytes from `offset` on, out-of-order ones too, up to the first that is absent; moves nothing."""
-        return self._watcher.peek_at(self.handle, Side(side), offset, size)
+        return self._watcher.peek_at(self.handle, check_side(side), offset, size)
 
     def buffered(self, side: Side | int) -> list[tuple[int, int]]:
         """The contiguous stretches that can be read now, as (start, end), lowest first."""
-        return self._watcher.buffered(self.handle, Side(side))
+        return self._watcher.buffered(self.handle, check_side(side))
 
     def buffer_info(self, side: Side | int) -> BufferInfo:
         from shardmos.sockets import BufferInfo
 
-        info = self._watcher.buffer_info(self.handle, Side(side))
+        info = self._watcher.buffer_info(self.handle, check_side(side))
         return BufferInfo(*(int(getattr(info, name)) for name in BufferInfo._fields))
 
     def __repr__(self) -> str:
@@ -279,7 +295,7 @@ class Packet:
         """The captured transport payload; bytes(payload) to keep or search it."""
         packet = self._packet()
         if packet.payload == _NULL:
-            return _NOTHING
+            return self._view(packet.frame, 0)
         return self._view(packet.payload, packet.payload_captured)
 
     @property
@@ -288,13 +304,13 @@ class Packet:
         payload's, which is somewhere else in memory."""
         packet = self._packet()
         if packet.ip == _NULL:
-            return _NOTHING
+            return self._view(packet.frame, 0)
         before = packet.ip - packet.frame
         if 0 <= before <= packet.caplen:
             return self._view(packet.ip, packet.caplen - before)
         if packet.payload != _NULL:
             return self._view(packet.ip, packet.payload - packet.ip + packet.payload_captured)
-        return _NOTHING if packet.l4 == _NULL else self._view(packet.ip, packet.l4 - packet.ip)
+        return self._view(packet.ip, 0 if packet.l4 == _NULL else packet.l4 - packet.ip)
 
     # ---- edits: for later middleboxes, streams and the port; checksums and lengths follow ----
 
@@ -302,12 +318,14 @@ class Packet:
         """Overwrites bytes in place; `offset` counts from `base`: "frame", "ip", "l4" or "payload"."""
         if base not in _BASES:
             raise ModuleError(f"overwrite(): base {base!r}; choose one of {', '.join(_BASES)}")
-        self._host.edit("overwrite", _BASES.index(base), _count(offset), ffi.from_buffer(data), len(data))
+        memory = _memory(data, "overwrite()")
+        self._host.edit("overwrite", _BASES.index(base), _count(offset), memory, len(memory))
 
     def insert(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Puts bytes into the payload, at the SENDER hook. In TCP the numbers of both directions are mended for the
         flow's life, and bytes that come again go out as they did: an edit of those has no effect."""
-        self._host.edit("insert", _count(offset), ffi.from_buffer(data), len(data))
+        memory = _memory(data, "insert()")
+        self._host.edit("insert", _count(offset), memory, len(memory))
 
     def remove(self, offset: int, length: int) -> None:
         """Takes bytes out of the payload, at the SENDER hook, as insert()."""

@@ -6,12 +6,15 @@ What is wrong with one is a ModuleError of one line.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
 import re
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -86,12 +89,42 @@ def parameter(key: str, value: str) -> str:
         raise ModuleError(f"parameter {key}: {str(error).removeprefix('module ')}") from None
 
 
+@contextlib.contextmanager
+def refusing(file: str, source: str | None = None) -> Iterator[None]:
+    """While a module's own code runs before its first packet: whatever it raises, SystemExit too, is a ModuleError of
+    one line that names the file and, of what its source (as tracebacks call it) did, the line."""
+    try:
+        yield
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise ModuleError(f"module {file}{line}: {error.msg}") from None
+    except ShardmosError as error:
+        text = str(error)
+        raise type(error)(text if file in text else f"module {file}: {text}") from None
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # the user's, not the module's
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == (source or file)]
+        line = f", line {frames[-1].lineno}" if frames else ""
+        raise ModuleError(f"module {file}{line}: {type(error).__name__}: {error}") from None
+
+
+def blamed(middlebox: Middlebox) -> contextlib.AbstractContextManager[None]:
+    """refusing() for a middlebox that was loaded from a file; an object of the caller's own raises what it raises."""
+    file = middlebox._file
+    return refusing(file, os.path.abspath(file)) if file else contextlib.nullcontext()
+
+
 def load(spec: str) -> Middlebox | CModule:
     """The module that `spec` names, with its parameters set."""
     name, params = split_spec(spec)
     path = find(name)
     if path.suffix == ".py":
-        return find_class(import_file(path), str(path)).from_text(params)
+        kind = find_class(import_file(path), str(path))
+        with refusing(str(path), os.path.abspath(path)):
+            made = kind.from_text(params)
+        made._file = str(path)
+        return made
     if path.suffix == ".so":
         return CModule(str(path), _read(path), params)
     from shardmos.control.compile import compile_c
@@ -131,16 +164,8 @@ def import_file(path: Path) -> ModuleType:
         raise ModuleError(f"module {path}: is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and type hints look there
-    try:
+    with refusing(str(path), spec.origin):
         spec.loader.exec_module(module)
-    except ShardmosError:
-        raise
-    except SyntaxError as error:
-        raise ModuleError(f"module {path}, line {error.lineno}: {error.msg}") from None
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = f", line {frames[-1].lineno}" if frames else ""
-        raise ModuleError(f"module {path}{line}: {type(error).__name__}: {error}") from None
     return module
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shardmos.errors import ModuleError, ShardmosError
+from shardmos.errors import ModuleError
 from shardmos.middlebox import Middlebox
-from shardmos.workers.load import find_class
+from shardmos.workers.load import find_class, refusing
 
 if TYPE_CHECKING:
     from shardmos.workers.host import Host
@@ -83,10 +83,8 @@ def _prepare_python(
     from shardmos.workers import host
 
     middlebox = load_source(code, file, version, params, rename)
-    try:
-        made, box = host.prepare(shard, middlebox, version)
-    except ShardmosError as error:
-        raise ModuleError(f"module {file}: {error}") from None
+    with refusing(file, _shown(file, version)):
+        made, box = host.prepare(shard, middlebox, version, contained=True)
     return Prepared(box, made)
 
 
@@ -94,7 +92,7 @@ def load_source(
     code: bytes, file: str, version: str, params: Mapping[str, str], rename: str | None = None
 ) -> Middlebox:
     """The middlebox that Python source defines, with its parameters set. `file` is for messages and tracebacks."""
-    shown = f"<{os.path.basename(file)} {version[:12]}>"
+    shown = _shown(file, version)
     module = types.ModuleType(f"shardmos_module_{version[:12]}")
     module.__file__ = shown
     try:
@@ -104,25 +102,14 @@ def load_source(
     # Tracebacks show the pushed source's lines, which are in no file here.
     linecache.cache[shown] = (len(text), None, text.splitlines(keepends=True), shown)
     sys.modules[module.__name__] = module  # dataclasses and type hints look there
-    try:
+    with refusing(file, shown):
         exec(compile(text, shown, "exec"), vars(module))
         kind = find_class(module, file)
         if rename is not None:
             kind.name = rename
         return kind.from_text(params)
-    except SyntaxError as error:
-        raise ModuleError(f"module {file}, line {error.lineno}: {error.msg}") from None
-    except ShardmosError:
-        raise
-    except BaseException as error:  # also SystemExit: a module does not end its worker
-        line = _line_of(error, shown)
-        raise ModuleError(f"module {file}{line}: {type(error).__name__}: {error}") from None
 
 
-def _line_of(error: BaseException, shown: str) -> str:
-    line, trace = "", error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == shown:
-            line = f", line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return line
+def _shown(file: str, version: str) -> str:
+    """What tracebacks call a pushed source."""
+    return f"<{os.path.basename(file)} {version[:12]}>"

@@ -251,7 +251,7 @@ class Pool:
             for annotator in annotators:
                 attach(shard, annotator)
         session = self._setup(shard) if self._setup is not None else None
-        if self._filter:
+        if self._filter is not None:
             shard.set_filter(self._filter)
         if ring is None:
             shard.open_captures(self._paths)
@@ -317,7 +317,7 @@ def _body(pipe: int, body: Callable[[Callable[[bytes, bytes], None]], None]) -> 
         send(_FAILED, str(error).encode("utf-8", "replace"))
     except MemoryError:
         send(_FAILED, b"out of memory; give a smaller --memory or fewer workers")
-    except Exception as error:
+    except BaseException as error:  # SystemExit of a handler, too: how a worker ends is told, not guessed from its code
         send(_FAILED, " ".join(traceback.format_exception_only(error)[-1].split()).encode("utf-8", "replace"))
     else:
         return 0

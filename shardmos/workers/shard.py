@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from shardmos.workers.binding import ERROR_SIZE, RECORD_SIZE, escaped, ffi, lib, live_handles
 from shardmos.workers.checked import (
+    CallError,
     CData,
     ShardError,
     Texts,
@@ -176,6 +177,11 @@ class Shard:
         """Writes what passes, edited and injected packets included, into a pcap file. Once captures are open."""
         error = ffi.new("char[]", ERROR_SIZE)
         check(lib.smos_shard_write(self._open(), os.fsencode(path), error), error)
+
+    def write_end(self) -> None:
+        """After the end: what was to be written is in its file. ShardError if not; nothing where nothing is written."""
+        error = ffi.new("char[]", ERROR_SIZE)
+        check(lib.smos_shard_write_end(self._open(), error), error)
 
     def set_filter(self, text: str) -> None:
         """Only packets that match go to the flows (pcap syntax over the innermost IP packet)."""
@@ -406,9 +412,9 @@ class Shard:
         return bytes(ffi.buffer(info, RECORD_SIZE))
 
     def drop(self) -> None:
-        """Drops the current packet. ShardError outside of one."""
+        """Drops the current packet. ModuleError outside of one."""
         if lib.smos_py_drop(self._open()) < 0:
-            raise ShardError("drop() outside of a packet: no packet caused this event")
+            raise CallError("drop() outside of a packet: no packet caused this event")
 
     def reset(self, flow: int) -> bool:
         """Ends the flow with RSTs (inline) and drops what follows of it. False if it had ended."""
@@ -420,18 +426,25 @@ class Shard:
 
     def emit(self, topic: str, data: bytes) -> bool:
         """Publishes an event of the running module. False if the queue was full (counted)."""
-        result = lib.smos_py_emit(self._open(), encode(topic, "topic"), ffi.from_buffer(data), len(data))
+        result = lib.smos_py_emit(self._open(), encode(topic, "topic", CallError), ffi.from_buffer(data), len(data))
         if result == -errno.ENOBUFS:
             return False
         if result == -errno.EMSGSIZE:
-            raise ShardError(f"emit(): {len(data)} bytes on topic {topic!r}; at most 65536 can be sent")
+            raise CallError(
+                f"emit(): {len(data)} bytes on topic {topic!r}; at most 65536 can be sent, on a topic of at most 64"
+            )
         if result < 0:
-            raise ShardError(f"emit() on topic {topic!r}: {os.strerror(-result)}")
+            raise CallError(f"emit() on topic {topic!r}: {os.strerror(-result)}")
         return True
 
     def log(self, level: int, text: str) -> None:
         """A line of log; never blocks, lines above the rate limit are counted and dropped."""
-        lib.smos_py_log(self._open(), level, text.encode("utf-8", "replace").replace(b"\0", b" "))
+        if not isinstance(text, str):
+            raise CallError(f"log(): {text!r} is no text")
+        if not isinstance(level, int):
+            raise CallError(f"log(): level {level!r}; 0 is debug, 1 info, 2 warning, 3 error")
+        data = text.encode("utf-8", "replace").replace(b"\0", b" ")
+        lib.smos_py_log(self._open(), min(max(level, 0), 3), data)
 
     def flow_count(self) -> int:
         """Flows alive."""
@@ -460,7 +473,7 @@ class Shard:
 
     def _open(self) -> CData:
         if self._pointer is None:
-            raise ShardError("the shard is closed")
+            raise ShardError("the shard is closed: its run is over")
         return self._pointer
 
     def __enter__(self) -> Self:

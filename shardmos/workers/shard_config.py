@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from shardmos.errors import UsageError
 from shardmos.workers.binding import enum_names, ffi, lib
 from shardmos.workers.checked import CData, ShardError, choice, nanoseconds, whole
 
@@ -154,6 +155,14 @@ def native_config(config: ShardConfig) -> CData:
         ffi.memmove(native.hash_key, config.hash_key, len(config.hash_key))
     native.stats_fd, native.state_fd, native.breadcrumb_fd = config.stats_fd, config.state_fd, config.breadcrumb_fd
     return native
+
+
+def check_config(config: ShardConfig) -> None:
+    """UsageError for a value that cannot be meant."""
+    try:
+        native_config(config)
+    except ShardError as error:
+        raise UsageError(str(error)) from None
 
 
 def _networks(text: str, choices: Mapping[str, int], name: str) -> list[tuple[_Network, int]]:

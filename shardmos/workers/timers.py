@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from shardmos.errors import ModuleError
-from shardmos.events import Event
+from shardmos.middlebox import check_plain
 from shardmos.workers.binding import ffi, lib
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ class Timers:
         """Calls `callback` (of a flow's timer with the flow) in `delay` seconds of packet time, then every `period`."""
         if not callable(callback):
             raise ModuleError(f"a timer's callback is called, and {callback!r} cannot be")
+        check_plain(callback, "a timer's callback")
         timer = Timer(self, callback, flow, period is None)
         fire = timer._fire
         record = ffi.new("smos_py_call_t *")
         record.host, record.callable, record.kind, record.event = (
-            self._host.calls.native, id(fire), lib.SMOS_PY_BARE, int(Event.PKT_IN),
+            self._host.calls.native, id(fire), lib.SMOS_PY_BARE, lib.SMOS_TIMER,
         )  # fmt: skip
         number = ffi.new("uint64_t *")
         handle = flow.handle if flow is not None else 0

@@ -13,6 +13,7 @@ from shardmos.events import Event, Hook, Side, end_reason_text
 from shardmos.flow import Flow
 from shardmos.user_events import UserEvent
 from shardmos.workers.binding import ffi, lib
+from shardmos.workers.checked import encode
 from shardmos.workers.live import LiveFlow
 
 if TYPE_CHECKING:
@@ -181,8 +182,8 @@ class Watcher:
                 callback(flow)
             else:
                 callback(flow, reason)
-        except Exception as error:
-            self.host.handler_failed(Event.CONN_END, error)
+        except BaseException as error:
+            self.host.failed(Event.CONN_END, error)
 
     def drop(self, key: int) -> None:
         self.flows.pop(key, None)
@@ -209,10 +210,7 @@ class _NoData(ModuleError):
 
 
 def _text(text: str) -> Any:
-    data = text.encode()
-    if b"\0" in data:
-        raise ModuleError(f"filter {text!r} has a NUL character in it")
-    return ffi.new("char[]", data)
+    return ffi.new("char[]", encode(text, "filter", ModuleError))
 
 
 def _buffer(size: int) -> Any:

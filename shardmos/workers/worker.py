@@ -259,7 +259,7 @@ class Worker:
             reason = str(error)
         except MemoryError:
             reason = "out of memory"
-        except Exception as error:
+        except BaseException as error:  # no answer would be taken for a hanging worker
             reason = f"{type(error).__name__}: {error}"
         self._results.put((id, args["push"], prepared, reason))
         os.eventfd_write(self._wake, 1)

@@ -132,6 +132,8 @@ int smos_shard_set_handover(smos_shard_t *, const int *from, const int *to, cons
 int smos_shard_open_ring(smos_shard_t *, int fd, char *error);
 /* Writes what passes, edited and injected packets included, into a pcap file. After the port was opened, before the first run. */
 int smos_shard_write(smos_shard_t *, const char *path, char *error);
+/* After the end: all of it is in the file. 0; -EIO with one line in `error` where it could not be written. 0 also where nothing is. */
+int smos_shard_write_end(smos_shard_t *, char *error);
 /* Only packets that match go to the flows; the rest are counted. Before the first run. */
 int smos_shard_set_filter(smos_shard_t *, const char *filter, char *error);
 

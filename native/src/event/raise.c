@@ -93,6 +93,7 @@ static inline __attribute__((always_inline)) void walk(smos__events_t *ev, const
 
 void smos__events_walk(smos__events_t *ev, smos__set_t *s, uint32_t flow, smos_call_t *call)
 {
+    if (ev->dropped && ev->in_packet) return; /* nobody behind who dropped it sees the packet, at no later event either */
     take_bracket(ev, s->embedded);
     const smos__route_t *routes = call->packet && call->packet->from == SMOS_SERVER ? s->back : s->routes;
     s->refs++; /* a handler may move the flow to another set */

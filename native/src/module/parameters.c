@@ -7,6 +7,9 @@
 #include "module/module.h"
 
 
+static bool is_type(const char *type) { return !strcmp(type, "str") || !strcmp(type, "bool") || !strcmp(type, "int") || !strcmp(type, "float"); }
+
+
 static bool has_type(const char *value, const char *type)
 {
     char *end;
@@ -29,8 +32,17 @@ int smos__box_parameters(smos_box_t *box, const char *const *params, int count, 
     box->param_values = calloc((size_t)n + 1, sizeof *box->param_values);
     if (!box->param_names || !box->param_values) goto OutOfMemory;
     for (int i = 0; i < n; i++) {
+        const char *type = declared[i].type ? declared[i].type : "str", *value = declared[i].default_value ? declared[i].default_value : "";
+        if (!is_type(type)) {
+            snprintf(error, SMOS_ERROR_SIZE, "module %s: parameter %.64s is of type \"%.64s\"; there are int, float, bool and str", box->name, declared[i].name, type);
+            return -EINVAL;
+        }
+        if (declared[i].default_value && !has_type(value, type)) {
+            snprintf(error, SMOS_ERROR_SIZE, "module %s: parameter %.64s is of type %s; its default \"%.64s\" is not", box->name, declared[i].name, type, value);
+            return -EINVAL;
+        }
         box->param_names[i] = strdup(declared[i].name);
-        box->param_values[i] = strdup(declared[i].default_value ? declared[i].default_value : "");
+        box->param_values[i] = strdup(value);
         box->param_count = i + 1;
         if (!box->param_names[i] || !box->param_values[i]) goto OutOfMemory;
     }

@@ -84,6 +84,9 @@ smos__port_t *smos__port_open_captures(const char *const *paths, int count, cons
  * was edited, and what was sent. NULL with one line in `error`; inner is as before then. */
 smos__port_t *smos__port_open_write(smos__port_t *inner, const char *path, char *error);
 
+/* All that went to it so far is in the file: 0; -EIO with one line in `error`. 0 also of any other port. */
+int smos__port_write_end(smos__port_t *, char *error);
+
 /* Hand-over ring: one producer, one consumer, in shared memory (a memfd both map). smos__ring_push copies a frame in; a port
  * over the ring delivers it without a further copy. A smos__ring_t is one side's private handle, the memory stays its owner's:
  * the producer frees its handle, the consumer's port takes the handle and frees it with close. */

@@ -22,11 +22,15 @@ typedef struct writer {
 
 static void put32(uint8_t *at, uint32_t v) { memcpy(at, &v, 4); } /* in the host's order, as the magic number tells */
 
-static void write_all(writer_t *w, const void *data, size_t length)
+static void fail(writer_t *w)
 {
-    if (w->failed || fwrite(data, 1, length, w->file) == length) return;
     w->failed = true;
     snprintf(w->port.error, sizeof w->port.error, "%s: cannot be written: %s", w->path, strerror(errno));
+}
+
+static void write_all(writer_t *w, const void *data, size_t length)
+{
+    if (!w->failed && fwrite(data, 1, length, w->file) != length) fail(w);
 }
 
 static void begin(writer_t *w, uint16_t linktype)
@@ -101,13 +105,20 @@ static int writer_send(smos__port_t *port, int end, const uint8_t *data, uint32_
     return 0;
 }
 
+static int write_out(writer_t *w)
+{
+    if (!w->begun) begin(w, 1); /* an empty capture is one, too */
+    if (!w->failed && fflush(w->file)) fail(w);
+    return w->failed ? -EIO : 0;
+}
+
 static void writer_flush(smos__port_t *port) { (void)port; }
 
 static void writer_close(smos__port_t *port)
 {
     writer_t *w = (writer_t *)port;
     w->inner->close(w->inner);
-    if (!w->begun) begin(w, 1); /* an empty capture is one, too */
+    write_out(w);
     fclose(w->file);
     free(w->path);
     free(w);
@@ -132,4 +143,11 @@ smos__port_t *smos__port_open_write(smos__port_t *inner, const char *path, char 
     w->inner = inner;
     w->port = (smos__port_t){.receive = writer_receive, .close = writer_close, .forward = writer_forward, .drop = writer_drop, .send = writer_send, .flush = writer_flush, .ends = 1, .fd = inner->fd};
     return &w->port;
+}
+
+int smos__port_write_end(smos__port_t *port, char *error)
+{
+    if (port->receive != writer_receive || write_out((writer_t *)port) == 0) return 0;
+    snprintf(error, SMOS__PORT_ERROR, "%s", port->error);
+    return -EIO;
 }

@@ -222,6 +222,9 @@ int smos_shard_write(smos_shard_t *s, const char *path, char *error)
 }
 
 
+int smos_shard_write_end(smos_shard_t *s, char *error) { return s->port ? smos__port_write_end(s->port, error) : 0; }
+
+
 int smos_shard_set_filter(smos_shard_t *s, const char *text, char *error)
 {
     char why[256];
