@@ -13,7 +13,7 @@ import struct
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from shardmos._record import FlowRecord, split
+from shardmos._record import Batch, FlowRecord, split
 from shardmos.events import end_reason_text, state_text
 
 RECORD_SIZE = 296
@@ -223,8 +223,8 @@ def _tunnel(kind: int, identifier: int) -> dict[str, Any] | None:
     return {"kind": _TUNNEL_NAMES.get(kind, str(kind)), "id": identifier} if kind else None
 
 
-def make_flows(records: bytes) -> list[Flow]:
-    """The flows of a batch of records."""
+def make_flows(records: bytes) -> Batch[Flow]:
+    """The flows of a batch of records, each made when the loop comes to it."""
     return split(Flow, records)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shardmos.errors import UsageError
 from shardmos.flow import Flow, make_flows, split_records
 from shardmos.workers.capture import check_workers, drive, make_config, source_paths, take_extras
 from shardmos.workers.shard import Shard
 
+if TYPE_CHECKING:
+    from shardmos._record import Batch
+
+Flows: TypeAlias = "list[Flow] | Batch[Flow]"
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -77,8 +81,8 @@ class FlowReader:
         self.counters: dict[str, int] = {}
         """What was counted, once the batches are through."""
 
-    def batches(self) -> Iterator[list[Flow]]:
-        """Lists of flows as they end, empty ones where time went by without any."""
+    def batches(self) -> Iterator[Flows]:
+        """Flows as they end, some at a time; none where time went by without any."""
         if self._workers > 1:
             from shardmos.workers.pool import Pool
 
@@ -92,7 +96,7 @@ class FlowReader:
         else:
             yield from self._alone()
 
-    def _alone(self) -> Iterator[list[Flow]]:
+    def _alone(self) -> Iterator[Flows]:
         shard = Shard(make_config(self._options, records=True))
         self._closers.append(shard)
         annotators = self._make_annotators()
@@ -119,7 +123,8 @@ class FlowReader:
             made.insert(0, Hasher())
         return made
 
-    def _batch(self, records: bytes, extras: list[list[Any]] | None) -> list[Flow]:
+    def _batch(self, records: bytes, extras: list[list[Any]] | None) -> Flows:
+        flows: Flows
         if extras and self._hash:
             flows = [Flow(row, extra.pop(0)) for row, extra in zip(split_records(records), extras, strict=True)]
         else:

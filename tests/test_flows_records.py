@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardmos import events
+from shardmos._record import split
 from shardmos.flow import RECORD_SIZE, Flow, address_text, make_flows, seconds_text, split_records
 from shardmos.workers.binding import ffi, lib
 
@@ -150,7 +151,8 @@ def test_records_of_a_batch_do_not_keep_the_batch() -> None:
 @given(st.lists(st.binary(min_size=RECORD_SIZE, max_size=RECORD_SIZE), max_size=4))
 def test_a_batch_gives_the_flows_of_its_records(records: list[bytes]) -> None:
     made = make_flows(b"".join(records))
-    assert made == [Flow(each) for each in records]
+    assert len(made) == len(records)
+    assert list(made) == [made[i] for i in range(len(records))] == [Flow(each) for each in records]
     for flow, data in zip(made, records, strict=True):
         assert flow.client == address_text(data[8:24], data[45])
         assert flow.server == address_text(data[24:40], data[45])
@@ -162,6 +164,11 @@ def test_what_is_no_record_is_refused() -> None:
             Flow(data)
     with pytest.raises(ValueError, match="297 bytes"):
         make_flows(bytes(RECORD_SIZE + 1))
+    with pytest.raises(TypeError, match="FlowRecord"):
+        split(int, bytes(RECORD_SIZE))  # type: ignore[type-var]
+    for at in (-2, 1):
+        with pytest.raises(IndexError):
+            make_flows(bytes(RECORD_SIZE))[at]
 
 
 def test_a_flow_can_be_copied_and_pickled_but_not_changed() -> None:

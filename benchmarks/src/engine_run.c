@@ -18,7 +18,7 @@ enum { SLICE_NS = 1000000, SEGMENTS = 3 };
 
 typedef struct options {
     const char *file;
-    int deliver, segments, detail;
+    int deliver, segments, detail, records;
     uint64_t max_flows, mark;
     uint32_t worker, workers;
     uint8_t reader;
@@ -27,6 +27,7 @@ typedef struct options {
 typedef struct result {
     uint64_t stream_bytes[2]; /* by sender */
     uint64_t calls;
+    uint64_t records;
     uint64_t alive;                            /* flows when the capture ended */
     uint64_t memory;                           /* then */
     uint64_t mark_packets, mark_cpu, end_cpu; /* --mark: counted and spent when it was passed, and at the end */
@@ -73,12 +74,19 @@ static void print_counters(const smos_shard_t *shard)
     printf("}");
 }
 
+static void take_records(smos_shard_t *shard, result_t *r)
+{
+    const smos_flow_info_t *records;
+    r->records += smos_shard_take_records(shard, &records);
+}
+
 /* Not inlined: callgrind collects in this function only. */
 __attribute__((noinline)) static void bench_loop(smos_shard_t *shard, const options_t *o, result_t *r)
 {
     int64_t slice = o->mark ? SLICE_NS : INT64_MAX;
     do {
         r->last = smos_shard_run(shard, slice);
+        take_records(shard, r);
         if (o->mark && !r->mark_packets && counter(shard, "packets") >= o->mark) {
             r->mark_packets = counter(shard, "packets");
             r->mark_cpu = cpu_ns();
@@ -89,14 +97,18 @@ __attribute__((noinline)) static void bench_loop(smos_shard_t *shard, const opti
         r->alive = smos_shard_api()->flow_count(smos_shard_engine(shard));
         r->memory = memory_bytes();
     }
-    while (!(smos_shard_finish(shard, SMOS_END_CAPTURE, 0) & SMOS_RUN_END)) {
-    }
+    uint32_t bits;
+    do {
+        bits = smos_shard_finish(shard, SMOS_END_CAPTURE, 0);
+        take_records(shard, r);
+    } while (!(bits & SMOS_RUN_END));
 }
 
 static const char usage[] =
     "usage: engine_run FILE [--mode deliver|track] [--max-flows N] [--workers N --worker I]\n"
-    "                  [--reader auto|libpcap|mapped] [--detail] [--segments] [--mark PACKETS]\n"
+    "                  [--reader auto|libpcap|mapped] [--detail] [--records] [--segments] [--mark PACKETS]\n"
     "  --detail    also keep history, round-trip times and anomalies per flow\n"
+    "  --records   also write a record of each flow that ends, as shardmos.flows() has them\n"
     "  --segments  lay the segments out in memfds and measure memory at the capture's end\n"
     "  --mark      also tell the CPU time when PACKETS had been counted (runs in slices of 1 ms)\n";
 
@@ -126,8 +138,8 @@ static options_t parse(int argc, char **argv)
     static const char *const modes[] = {"track", "deliver", NULL}, *const readers[] = {"auto", "libpcap", "mapped", NULL};
     static const struct option options[] = {
         {"mode", 1, NULL, 'm'},    {"max-flows", 1, NULL, 'f'}, {"workers", 1, NULL, 'n'}, {"worker", 1, NULL, 'w'},
-        {"reader", 1, NULL, 'r'},  {"detail", 0, NULL, 'd'},    {"segments", 0, NULL, 's'}, {"mark", 1, NULL, 'k'},
-        {"help", 0, NULL, 'h'},    {0},
+        {"reader", 1, NULL, 'r'},  {"detail", 0, NULL, 'd'},    {"records", 0, NULL, 'c'}, {"segments", 0, NULL, 's'},
+        {"mark", 1, NULL, 'k'},    {"help", 0, NULL, 'h'},    {0},
     };
     for (int letter; (letter = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (letter) {
@@ -137,6 +149,7 @@ static options_t parse(int argc, char **argv)
         case 'w': o.worker = (uint32_t)number(optarg); break;
         case 'r': o.reader = (uint8_t)choose(optarg, readers); break;
         case 'd': o.detail = 1; break;
+        case 'c': o.records = 1; break;
         case 's': o.segments = 1; break;
         case 'k': o.mark = number(optarg); break;
         case 'h': fputs(usage, stdout); exit(0);
@@ -168,6 +181,7 @@ int main(int argc, char **argv)
     config.worker = o.worker;
     config.workers = o.workers;
     config.detail = o.detail ? SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT | SMOS_DETAIL_ANOMALIES : 0;
+    config.records = o.records;
     if (o.max_flows)
         config.max_flows = o.max_flows;
     for (int i = 0; i < SEGMENTS && o.segments; i++)
@@ -197,9 +211,9 @@ int main(int argc, char **argv)
     if (result.last & SMOS_RUN_FAILED)
         fail(smos_shard_error(shard));
 
-    printf("{\"packets\": %" PRIu64 ", \"flows\": %" PRIu64 ", \"stream_bytes\": [%" PRIu64 ", %" PRIu64 "], \"calls\": %" PRIu64 ", \"cpu_ns\": %" PRIu64
+    printf("{\"packets\": %" PRIu64 ", \"flows\": %" PRIu64 ", \"stream_bytes\": [%" PRIu64 ", %" PRIu64 "], \"calls\": %" PRIu64 ", \"records\": %" PRIu64 ", \"cpu_ns\": %" PRIu64
            ", \"wall_ns\": %" PRIu64 ", \"max_flows\": %" PRIu64,
-           counter(shard, "packets"), counter(shard, "flows_made"), result.stream_bytes[0], result.stream_bytes[1], result.calls,
+           counter(shard, "packets"), counter(shard, "flows_made"), result.stream_bytes[0], result.stream_bytes[1], result.calls, result.records,
            cpu_ns(),
            clock_ns(CLOCK_MONOTONIC) - wall, config.max_flows);
     if (o.mark)

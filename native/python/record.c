@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "shardmos/shardmos.h"
@@ -70,13 +71,18 @@ static PyObject *get_pair16(PyObject *self, void *at)
 }
 
 
-static char *put_octet(char *out, unsigned v)
+/* Each octet's digits and the dot after them; filled when the module is loaded. */
+static struct { char text[4]; int length; } octets[256];
+
+static void fill_octets(void)
 {
-    if (v >= 100) *out++ = (char)('0' + v / 100);
-    if (v >= 10) *out++ = (char)('0' + v / 10 % 10);
-    *out++ = (char)('0' + v % 10);
-    return out;
+    for (int v = 0; v < 256; v++) {
+        char text[5];
+        octets[v].length = snprintf(text, sizeof text, "%d.", v);
+        memcpy(octets[v].text, text, sizeof octets[v].text);
+    }
 }
+
 
 /* What an IPv4 packet carried (::ffff:a.b.c.d) as IPv4. */
 static PyObject *get_address(PyObject *self, void *at)
@@ -89,8 +95,8 @@ static PyObject *get_address(PyObject *self, void *at)
         return PyUnicode_FromString(text);
     }
     for (int i = 12; i < 16; i++) {
-        end = put_octet(end, p[i]);
-        *end++ = '.';
+        memcpy(end, octets[p[i]].text, sizeof octets->text);
+        end += octets[p[i]].length;
     }
     return PyUnicode_FromStringAndSize(text, end - 1 - text);
 }
@@ -148,15 +154,14 @@ static PyGetSetDef fields[] = {
 
 /* ---- the type ---- */
 
-static record_t *allocate(PyTypeObject *type, const void *info, PyObject *hashes)
+static PyObject *allocate(PyTypeObject *type, allocfunc alloc, const void *info, PyObject *hashes)
 {
-    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     record_t *r = (record_t *)alloc(type, 0);
     if (!r) return NULL;
     memcpy(&r->info, info, sizeof r->info);
     Py_INCREF(hashes);
     r->hashes = hashes;
-    return r;
+    return (PyObject *)r;
 }
 
 
@@ -167,7 +172,7 @@ static PyObject *make_one(PyTypeObject *type, PyObject *args, PyObject *keywords
     PyObject *hashes = Py_None, *made = NULL;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "y*|O:Flow", names, &record, &hashes)) return NULL;
     if (record.len == sizeof(smos_flow_info_t))
-        made = (PyObject *)allocate(type, record.buf, hashes);
+        made = allocate(type, (allocfunc)PyType_GetSlot(type, Py_tp_alloc), record.buf, hashes);
     else
         PyErr_Format(PyExc_ValueError, "a flow record has %zu bytes, not %zd", sizeof(smos_flow_info_t), record.len);
     PyBuffer_Release(&record);
@@ -196,42 +201,106 @@ static PyType_Slot slots[] = {
 static PyType_Spec spec = {"shardmos._record.FlowRecord", sizeof(record_t), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots};
 
 
-/* ---- the module ---- */
+/* ---- a batch: a sequence of flows, each made when the loop comes to it, where the memory of the one before, just dropped, is still in the cache ---- */
 
-static PyObject *split(PyObject *module, PyObject *args)
+typedef struct batch {
+    PyObject_HEAD
+    PyTypeObject *flow;
+    allocfunc alloc;
+    PyObject *records; /* bytes */
+    const smos_flow_info_t *first;
+    Py_ssize_t count;
+} batch_t;
+
+static Py_ssize_t batch_length(PyObject *self) { return ((const batch_t *)self)->count; }
+
+
+static PyObject *batch_item(PyObject *self, Py_ssize_t i)
 {
-    PyObject *type, *base = PyObject_GetAttrString(module, "FlowRecord");
-    Py_buffer records;
-    if (!base || !PyArg_ParseTuple(args, "Oy*:split", &type, &records)) return Py_XDECREF(base), NULL;
-    PyObject *list = NULL;
-    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, (PyTypeObject *)base))
-        PyErr_SetString(PyExc_TypeError, "flows are made of a subclass of FlowRecord");
-    else if (records.len % (Py_ssize_t)sizeof(smos_flow_info_t))
-        PyErr_Format(PyExc_ValueError, "%zd bytes are no whole number of flow records", records.len);
-    else
-        list = PyList_New(records.len / (Py_ssize_t)sizeof(smos_flow_info_t));
-    for (Py_ssize_t i = 0; list && i < records.len / (Py_ssize_t)sizeof(smos_flow_info_t); i++) {
-        PyObject *one = (PyObject *)allocate((PyTypeObject *)type, (const smos_flow_info_t *)records.buf + i, Py_None);
-        if (!one || PyList_SetItem(list, i, one) < 0) Py_CLEAR(list);
-    }
-    PyBuffer_Release(&records);
-    Py_DECREF(base);
-    return list;
+    const batch_t *b = (const batch_t *)self;
+    if (i < 0 || i >= b->count) return PyErr_SetString(PyExc_IndexError, "no such flow in the batch"), NULL;
+    return allocate(b->flow, b->alloc, b->first + i, Py_None);
 }
 
 
-static int fill(PyObject *module)
+static void batch_destroy(PyObject *self)
 {
-    PyObject *type = PyType_FromSpec(&spec);
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    Py_XDECREF(((batch_t *)self)->records);
+    Py_XDECREF((PyObject *)((batch_t *)self)->flow);
+    release(self);
+    Py_DECREF(type);
+}
+
+
+static PyType_Slot batch_slots[] = {
+    {Py_tp_doc, "The flows of a batch of records, each made when it is asked for."},
+    {Py_tp_dealloc, batch_destroy},
+    {Py_sq_length, batch_length},
+    {Py_sq_item, batch_item},
+    {Py_tp_iter, PySeqIter_New},
+    {0, NULL},
+};
+
+static PyType_Spec batch_spec = {"shardmos._record.Batch", sizeof(batch_t), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, batch_slots};
+
+
+/* ---- the module ---- */
+
+static PyObject *make_batch(PyTypeObject *type, PyObject *flow, PyObject *records)
+{
+    char *data;
+    Py_ssize_t bytes;
+    if (PyBytes_AsStringAndSize(records, &data, &bytes) < 0) return NULL;
+    if (bytes % (Py_ssize_t)sizeof(smos_flow_info_t)) return PyErr_Format(PyExc_ValueError, "%zd bytes are no whole number of flow records", bytes);
+    batch_t *b = (batch_t *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (!b) return NULL;
+    Py_INCREF(flow);
+    b->flow = (PyTypeObject *)flow;
+    b->alloc = (allocfunc)PyType_GetSlot(b->flow, Py_tp_alloc);
+    Py_INCREF(records);
+    b->records = records;
+    b->first = (const smos_flow_info_t *)data;
+    b->count = bytes / (Py_ssize_t)sizeof(smos_flow_info_t);
+    return (PyObject *)b;
+}
+
+
+static PyObject *split(PyObject *module, PyObject *args)
+{
+    PyObject *flow, *records, *made = NULL;
+    if (!PyArg_ParseTuple(args, "O!S:split", &PyType_Type, &flow, &records)) return NULL;
+    PyObject *base = PyObject_GetAttrString(module, "FlowRecord"), *type = PyObject_GetAttrString(module, "Batch");
+    if (base && type && !PyType_IsSubtype((PyTypeObject *)flow, (PyTypeObject *)base))
+        PyErr_SetString(PyExc_TypeError, "flows are made of a subclass of FlowRecord");
+    else if (base && type)
+        made = make_batch((PyTypeObject *)type, flow, records);
+    Py_XDECREF(base);
+    Py_XDECREF(type);
+    return made;
+}
+
+
+static int add_type(PyObject *module, const char *name, PyType_Spec *of)
+{
+    PyObject *type = PyType_FromSpec(of);
     if (!type) return -1;
-    int status = PyModule_AddObjectRef(module, "FlowRecord", type);
+    int status = PyModule_AddObjectRef(module, name, type);
     Py_DECREF(type);
     return status;
 }
 
 
+static int fill(PyObject *module)
+{
+    fill_octets();
+    return add_type(module, "FlowRecord", &spec) < 0 ? -1 : add_type(module, "Batch", &batch_spec);
+}
+
+
 static PyMethodDef functions[] = {
-    {"split", split, METH_VARARGS, "split(type, records): a list of flows of that type, one for each record of the batch."},
+    {"split", split, METH_VARARGS, "split(type, records): a batch of flows of that type, one for each record."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -15,7 +15,7 @@
 #define SWEEP_PER_BURST 64
 #define BURSTS_PER_PUBLISH 256
 #define BURSTS_PER_CLOCK 4 /* full ones between two looks at the clock */
-#define FINISH_PER_CALL 1024
+#define FINISH_PER_CALL 64 /* between two looks at whether records want taking */
 #define HOT_WAIT_NS 300000 /* between two words of an idle worker about how far it is */
 #define FINISH_AHEAD 4 /* slots fetched before they are looked at */
 

@@ -133,7 +133,7 @@ struct smos_shard {
 
 #define SMOS__OUTBOX_BYTES (1u << 20)
 #define SMOS__RECORDS 4096
-#define SMOS__RECORDS_WANT_TAKING 2048 /* leaves room for all that one burst and its timers can end */
+#define SMOS__RECORDS_WANT_TAKING 512 /* few, so that they are still in the cache where they are taken; leaves room for all that one burst and its timers can end */
 
 #define SMOS__COUNT(shard, id) ((shard)->counters[SMOS__C_##id]++)
 #define SMOS__ADD(shard, id, n) ((shard)->counters[SMOS__C_##id] += (uint64_t)(n))

@@ -12,7 +12,6 @@ enum {
 };
 
 #define FAR_JUMP (1 << 20) /* a SYN or RST this far from the stream's end is not trusted to move it */
-#define POSITION ((UINT64_C(1) << 48) - 1)
 
 /* `end` is z->end[from]. */
 static void add_letter(smos__zeek_end_t *end, char *history, int from, char letter)
@@ -55,17 +54,28 @@ static void enter(smos__zeek_end_t *end, unsigned state)
     }
 }
 
-/* The signed distance of a sequence number from a position of the endpoint, modulo 2^32. */
-static int32_t distance(const smos__zeek_end_t *end, uint32_t seq, uint64_t position)
+static uint64_t last_of(const smos__zeek_end_t *end) { return (uint64_t)end->last_high << 32 | end->last; }
+static uint64_t acked_of(const smos__zeek_end_t *end) { return (uint64_t)end->acked_high << 32 | end->acked; }
+
+/* The signed distance of a sequence number from a position of the endpoint (its low bits), modulo 2^32. */
+static int32_t distance(const smos__zeek_end_t *end, uint32_t seq, uint32_t position)
 {
-    return (int32_t)(seq - (end->base + (uint32_t)position));
+    return (int32_t)(seq - (end->base + position));
 }
 
-static void rebase(smos__zeek_end_t *end, uint32_t base, uint64_t last)
+/* A position moves forward. */
+static void move(uint32_t *low, uint16_t *high, int32_t ahead)
+{
+    *low += (uint32_t)ahead;
+    *high = (uint16_t)(*high + (*low < (uint32_t)ahead));
+}
+
+static void rebase(smos__zeek_end_t *end, uint32_t base, uint32_t last)
 {
     end->base = base;
-    end->acked = 0;
-    end->last = last & POSITION;
+    end->acked = end->acked_high = 0;
+    end->last = last;
+    end->last_high = 0;
 }
 
 /* Where the endpoint's numbering begins: at its first packet, and again when a SYN shows that it was wrong. */
@@ -136,7 +146,7 @@ static void take_ack(smos__zeek_end_t *peer, const smos__zeek_segment_t *s)
         return;
     int32_t ahead = distance(peer, s->ack, peer->acked);
     if (ahead > 0 && !(s->ack == 0 && ahead > FAR_JUMP)) /* a 0 far away is no acknowledgement number but an unset field */
-        peer->acked = (peer->acked + (uint32_t)ahead) & POSITION;
+        move(&peer->acked, &peer->acked_high, ahead);
 }
 
 static void take_seq(smos__zeek_end_t *end, char *history, const smos__zeek_segment_t *s, uint32_t after)
@@ -144,12 +154,12 @@ static void take_seq(smos__zeek_end_t *end, char *history, const smos__zeek_segm
     int32_t ahead = distance(end, after, end->last);
     if ((s->flags & (SMOS__SYN | SMOS__RST)) && (ahead > FAR_JUMP || ahead < -FAR_JUMP))
         return;
-    if ((s->flags & SMOS__FIN) && end->last == 1)
-        end->last = (uint32_t)(after - end->base); /* SYN and FIN alone were captured: 2 GiB and more may lie between */
+    if ((s->flags & SMOS__FIN) && last_of(end) == 1)
+        end->last = after - end->base; /* SYN and FIN alone were captured: 2 GiB and more may lie between */
     else if (end->state == SMOS__ZEEK_RESET)
         return;
     else if (ahead > 0)
-        end->last = (end->last + (uint32_t)ahead) & POSITION;
+        move(&end->last, &end->last_high, ahead);
     else if (s->payload_len)
         count16(end, &end->rexmits, history, s->from, 't');
 }
@@ -224,28 +234,10 @@ void smos__zeek_init(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], bool flipp
         history[z->end[0].letters++] = '^';
 }
 
-/* What is left of smos__zeek_segment for data and acknowledgements between two established ends. */
-static void established(smos__zeek_end_t *end, smos__zeek_end_t *peer, char *history, const smos__zeek_segment_t *s)
-{
-    uint8_t bit = s->payload_len ? SAW_DATA : SAW_ACK;
-    if (!(end->seen & bit)) once(end, history, s->from, bit, s->payload_len ? 'd' : 'a');
-    int32_t ahead = distance(peer, s->ack, peer->acked);
-    if (ahead > 0 && !(s->ack == 0 && ahead > FAR_JUMP)) peer->acked = (peer->acked + (uint32_t)ahead) & POSITION;
-    ahead = distance(end, s->seq + s->payload_len, end->last);
-    if (ahead > 0)
-        end->last = (end->last + (uint32_t)ahead) & POSITION;
-    else if (s->payload_len)
-        count16(end, &end->rexmits, history, s->from, 't');
-}
-
-void smos__zeek_segment(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], const smos__zeek_segment_t *s)
+__attribute__((noinline)) static void any_segment(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], const smos__zeek_segment_t *s)
 {
     smos__zeek_end_t *end = &z->end[s->from], *peer = &z->end[!s->from];
     int control = s->flags & (SMOS__SYN | SMOS__FIN | SMOS__RST);
-    if (!control && s->flags & SMOS__ACK && s->window && end->state == SMOS__ZEEK_ESTABLISHED && peer->state == SMOS__ZEEK_ESTABLISHED && !peer->hole) {
-        established(end, peer, history, s);
-        return;
-    }
     uint32_t length = s->flags & SMOS__RST ? 0 : s->payload_len; /* data in a RST is a message, not stream */
     length += !!(s->flags & SMOS__SYN);
     length += !!(s->flags & SMOS__FIN);
@@ -262,16 +254,42 @@ void smos__zeek_segment(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], const s
         count16(end, &end->zero_windows, history, s->from, 'w');
     if (s->flags & SMOS__FIN)
         end->seen |= FIN_COUNTED;
-    uint64_t acked = peer->acked;
+    uint64_t acked = acked_of(peer);
     if (s->flags & SMOS__ACK)
         take_ack(peer, s);
     take_seq(end, history, s, s->seq + length);
     if (control || end->state == SMOS__ZEEK_INACTIVE)
         advance(end, peer, s);
-    if (peer->hole && peer->acked > acked) { /* after the state's change: a gap that a RST reveals is not noted */
+    if (peer->hole && acked_of(peer) > acked) { /* after the state's change: a gap that a RST reveals is not noted */
         peer->hole = 0;
         smos__zeek_gap(z, history, !s->from);
     }
+}
+
+/* Most are data or acknowledgements between two established ends: for them the same is said shorter, and without branches that could not be foretold. */
+void smos__zeek_segment(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], const smos__zeek_segment_t *s)
+{
+    smos__zeek_end_t *end = z->end + s->from, *peer = z->end + !s->from;
+    bool usual = (s->flags & (SMOS__SYN | SMOS__FIN | SMOS__RST | SMOS__ACK)) == SMOS__ACK && s->window && s->ack;
+    if (!usual || end->state != SMOS__ZEEK_ESTABLISHED || peer->state != SMOS__ZEEK_ESTABLISHED || peer->hole) {
+        any_segment(z, history, s);
+        return;
+    }
+    int32_t ahead = distance(peer, s->ack, peer->acked);
+    move(&peer->acked, &peer->acked_high, ahead > 0 ? ahead : 0);
+    ahead = distance(end, s->seq + s->payload_len, end->last);
+    if (ahead <= 0 && s->payload_len) {
+        any_segment(z, history, s);
+        return;
+    }
+    move(&end->last, &end->last_high, ahead > 0 ? ahead : 0);
+    uint8_t bit = s->payload_len ? SAW_DATA : SAW_ACK, letters = z->end[0].letters;
+    char letter = s->payload_len ? 'D' : 'A';
+    if (s->from == SMOS_SERVER) letter += 'a' - 'A';
+    if (end->seen & bit || letters + 1 >= SMOS_HISTORY_MAX) letter = 0;
+    history[letters] = letter; /* where there is none, the text's end */
+    z->end[0].letters = (uint8_t)(letters + !!letter);
+    end->seen |= bit;
 }
 
 void smos__zeek_bad_checksum(smos__zeek_t *z, char history[SMOS_HISTORY_MAX], int from)
@@ -356,9 +374,9 @@ const char *smos__zeek_conn_state(const smos__zeek_t *z, const char history[SMOS
 uint64_t smos__zeek_span(const smos__zeek_t *z, int side)
 {
     const smos__zeek_end_t *end = &z->end[side], *peer = &z->end[!side];
-    if (end->before == SMOS__ZEEK_SYN_SENT && end->state == SMOS__ZEEK_RESET && peer->state == SMOS__ZEEK_INACTIVE && end->acked > 1)
+    if (end->before == SMOS__ZEEK_SYN_SENT && end->state == SMOS__ZEEK_RESET && peer->state == SMOS__ZEEK_INACTIVE && acked_of(end) > 1)
         return 0; /* an old half-open connection's numbers: nothing of this one was sent */
-    uint64_t span = end->last > end->acked ? end->last : end->acked;
+    uint64_t last = last_of(end), acked = acked_of(end), span = last > acked ? last : acked;
     span -= span != 0; /* the SYN */
     span -= span != 0 && (end->seen & FIN_COUNTED);
     return span;

@@ -40,18 +40,16 @@ typedef enum smos__zeek_state {
 
 /* One endpoint as sender. Positions are relative to `base`, the sequence number of its SYN (or what stands in for it). */
 typedef struct smos__zeek_end {
-    uint64_t last : 48; /* after the last segment */
-    uint64_t syn : 16;  /* low bits of the position of its last SYN, FIN, RST: equal ones give no second letter */
-    uint64_t acked : 48;
-    uint64_t fin : 16;
     uint32_t base;
-    uint16_t rst;
+    uint32_t last, acked; /* after the last segment, and up to where the peer acknowledged: low bits, and high ones, of 48 */
+    uint16_t last_high, acked_high;
+    uint16_t syn, fin, rst; /* low bits of the position of its last SYN, FIN, RST: equal ones give no second letter */
     uint16_t rexmits;
     uint16_t zero_windows;
     uint8_t gaps;      /* these two counts stop at 255: the letter of the 1,000th is not given */
     uint8_t checksums;
     uint8_t state : 4, before : 4; /* smos__zeek_state; `before` is the state it came from */
-    uint8_t seen;      /* letters given; SMOS__ZEEK_SAW_* in zeek.c */
+    uint8_t seen;      /* letters given; SAW_* in zeek.c */
     uint8_t hole;      /* a hole that the peer has not acknowledged yet waits for its letter */
     uint8_t letters;   /* in the history: end[0]'s, for both */
 } smos__zeek_end_t;
