@@ -8,7 +8,7 @@
 enum { TCP = 6, UDP = 17 };
 
 
-static smos__layer_t *layer_of(const smos__caller_t *c) { return (smos__layer_t *)(uintptr_t)c->shard->layer; }
+static smos__layer_t *layer_of(const smos__caller_t *c) { return c->shard->layer; }
 
 
 /* The packet under the hand, ready to be changed. */
@@ -36,7 +36,7 @@ static int remember(smos__caller_t *c, uint32_t offset, uint32_t removed, const 
     if (l->tuple.proto != TCP) return 0;
     smos__flow_edits_t *fe = smos__edits_of(s, s->flow);
     if (!fe) return -ENOSPC;
-    return smos__edit_add(s, &fe->by[s->from], l->seq + offset, removed, data, added, offset + removed == l->payload_len && !removed);
+    return smos__edit_add(s, &fe->by[s->layer->from], l->seq + offset, removed, data, added, offset + removed == l->payload_len && !removed);
 }
 
 
@@ -118,9 +118,9 @@ int smos__api_overwrite(smos_engine_t *engine, int from, uint32_t offset, const 
 /* Sequence numbers that this packet moved already, when its sender's endpoint was updated. */
 static void sender_sent(smos_shard_t *s, const smos__layer_t *l, uint32_t old_end, uint32_t by)
 {
-    smos__endpoint_t *e = &s->arena.hot[s->flow].end[s->from];
+    smos__endpoint_t *e = &s->arena.hot[s->flow].end[s->layer->from];
     if (l->tcp_flags & SMOS__FIN) {
-        smos__endpoint_cold_t *cold = &s->arena.cold[s->flow].end[s->from];
+        smos__endpoint_cold_t *cold = &s->arena.cold[s->flow].end[s->layer->from];
         if (e->flags & SMOS__EP_FIN && cold->fin_seq == old_end) cold->fin_seq += by;
         old_end++;
     }

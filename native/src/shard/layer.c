@@ -138,14 +138,14 @@ static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
 }
 
 
-static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
+static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l)
 {
     s->frame = frame;
     s->layer = l;
-    s->from = SMOS_CLIENT;
+    l->from = SMOS_CLIENT;
     smos__show_packet(s);
     s->counters[SMOS__C_event_orphan]++;
-    smos_call_t call = {.packet = &s->packet, .tuple = &l->tuple, .time_ns = s->now_ns, .event = SMOS_ORPHAN, .side = SMOS_CLIENT};
+    smos_call_t call = {.packet = &l->packet, .tuple = &l->tuple, .time_ns = s->now_ns, .event = SMOS_ORPHAN, .side = SMOS_CLIENT};
     s->events.in_packet = true;
     s->events.dropped = false;
     smos__events_raise_orphan(&s->events, &call, l->ip, l->ip_len, l->ip_captured);
@@ -213,7 +213,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     s->crumb->packet = frame->number;
     s->frame = frame;
     s->layer = l;
-    s->from = from;
+    l->from = (uint8_t)from;
     e->packets++;
     if (__builtin_expect(s->can_send, 0) && e->packets == 1) smos__edit_note_link(s, i, frame, l, from);
     const uint32_t came = l->payload_len;

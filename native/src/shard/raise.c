@@ -3,27 +3,17 @@
 
 #include "shard/shard.h"
 
-#define TCP 6
 #define FLOW_ANOMALY_EVENTS 16   /* published per flow; the rest is only counted */
 #define ANOMALIES_PER_SECOND 1000 /* published in all, per second of packet time */
 
 
-#define COPIED_FRAME (offsetof(smos_packet_t, ip) - offsetof(smos_packet_t, frame))
-#define COPIED_LAYER (offsetof(smos_packet_t, from) - offsetof(smos_packet_t, ip))
-#define SAME(field) (offsetof(smos_packet_t, field) - offsetof(smos_packet_t, ip) == offsetof(smos__layer_t, field) - offsetof(smos__layer_t, ip))
-_Static_assert(SAME(payload) && SAME(ip_len) && SAME(seq) && SAME(urgent) && SAME(tcp_flags), "copied in one piece");
-_Static_assert(offsetof(smos__frame_t, time_ns) == offsetof(smos_packet_t, time_ns) && offsetof(smos__frame_t, len) == offsetof(smos_packet_t, len), "so is the frame");
-
-static void fill_packet(smos_shard_t *s)
+/* The rest of what handlers see of the packet; its decoder laid out the layer's part where it is. */
+static inline void show_frame(smos_shard_t *s)
 {
     const smos__frame_t *frame = s->frame;
-    const smos__layer_t *l = s->layer;
-    smos_packet_t *p = &s->packet;
-    memcpy(p, frame, COPIED_FRAME);
-    memcpy(&p->ip, &l->ip, COPIED_LAYER);
-    p->from = (uint8_t)s->from;
+    smos_packet_t *p = &s->layer->packet;
+    memcpy(p, frame, offsetof(smos_packet_t, ip));
     p->number = frame->number;
-    if (__builtin_expect(l->tuple.proto != TCP, 0)) p->seq = p->ack = p->window = p->urgent = p->tcp_flags = 0;
 }
 
 
@@ -35,16 +25,16 @@ static inline void show(smos_shard_t *s, const smos__flow_t *f, uint32_t flow)
     call->tuple = &f->tuple;
     call->time_ns = s->now_ns;
     call->existing = (f->flags & SMOS__FLOW_EXISTING) / SMOS__FLOW_EXISTING;
-    call->packet = s->events.in_packet ? &s->packet : NULL;
+    call->packet = s->events.in_packet ? &s->layer->packet : NULL;
     s->shown = s->events.in_packet ? flow : SMOS__NO_FLOW;
-    if (s->events.in_packet) fill_packet(s);
+    if (s->events.in_packet) show_frame(s);
 }
 
 
 void smos__show_packet(smos_shard_t *s)
 {
-    fill_packet(s);
-    s->call.packet = &s->packet;
+    show_frame(s);
+    s->call.packet = &s->layer->packet;
 }
 
 
@@ -97,7 +87,7 @@ void smos__conflict_raise(smos_shard_t *s, uint32_t flow, uint32_t anomaly, cons
             smos__outbox_anomaly(&s->outbox, s->now_ns, smos__anomaly_name(anomaly), smos__flow_handle(&s->arena, flow), &s->arena.hot[flow].tuple, conflict);
         }
     }
-    int side = s->events.in_packet ? s->from : SMOS_CLIENT;
+    int side = s->events.in_packet ? s->layer->from : SMOS_CLIENT;
     if (conflict)
         smos__raise_bytes(s, flow, SMOS_ANOMALY, side, SMOS_NO_HOOK, conflict->copies, conflict->length, conflict->offset, anomaly);
     else

@@ -83,16 +83,14 @@ struct smos_shard {
     bool datagrams; /* fragments wait for each other */
     smos__verdict_t verdict;
     const smos__frame_t *frame;
-    const smos__layer_t *layer;
-    int from;
-    uint32_t shown;     /* the flow that `call` and `packet` show; SMOS__NO_FLOW, and always outside of packets: to be filled */
+    smos__layer_t *layer; /* its packet is what handlers see */
+    uint32_t shown;     /* the flow that `call` and the layer's packet show; SMOS__NO_FLOW, and always outside of packets: to be filled */
     bool can_send;      /* the port sends packets of our own */
     uint32_t sent_before; /* the sender's highest number before this packet (TCP) */
     bool in_raw, redirected; /* PKT_IN of raw sockets is under way; it goes to the owner of `redirect` */
     smos_tuple_t redirect;
     bool nested;        /* it lies in a tunnel, or has one in it */
     smos_call_t call;     /* the event under way: no handler's call raises another */
-    smos_packet_t packet; /* as handlers see it */
     uint32_t flow;      /* its flow, SMOS__NO_FLOW outside */
     int64_t anomaly_second; /* event rate limit */
     uint32_t anomaly_budget;
@@ -215,7 +213,7 @@ int smos__shard_add_port(smos_shard_t *, smos__port_t *, char *error);
 int smos__shard_replace_port(smos_shard_t *, int place, smos__port_t *, char *error);
 
 /* icmp.c: what an ICMP error tells the flow that it quotes, if that is this shard's. */
-void smos__icmp_error(smos_shard_t *, const smos__frame_t *, const smos__layer_t *, const smos_tuple_t *quoted);
+void smos__icmp_error(smos_shard_t *, const smos__frame_t *, smos__layer_t *, const smos_tuple_t *quoted);
 /* config.c */
 void smos__defrag_config(const smos_config_t *, smos__defrag_config_t *out); /* but for its key */
 uint64_t smos__shard_bytes(const smos_config_t *); /* all that a shard of this configuration maps and allocates when it is made, but for its sets */
