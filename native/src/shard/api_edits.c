@@ -73,7 +73,9 @@ static int read_again(smos__caller_t *c)
     if (d.result != SMOS__WIRE_OK || d.layers != 1 || d.layer[0].tuple.proto != l->tuple.proto || d.layer[0].tuple.version != l->tuple.version) return -EINVAL;
     if (d.layer[0].ip != l->ip || d.layer[0].l4 != l->l4 || d.layer[0].payload_len != l->payload_len || d.layer[0].ip_len != l->ip_len) return -EINVAL;
     uint32_t flags = l->flags;
+    const uint8_t from = l->from;
     *l = d.layer[0];
+    l->from = from;
     l->flags = (l->flags & ~(uint32_t)SMOS__UNCHECKED) | (flags & SMOS__UNCHECKED);
     if (s->config.key == 0) l->tuple.vlan = 0, l->tuple.tunnel = 0;
     return 0;
