@@ -24,7 +24,7 @@ static int begin(smos__caller_t *c, smos_engine_t *engine)
 /* The handlers' view of the packet follows. */
 static void show(smos_shard_t *s)
 {
-    smos__show_packet(s);
+    smos__show_frame(s);
 }
 
 
@@ -135,7 +135,7 @@ static int change_payload(smos__caller_t *c, const char *what, uint32_t offset, 
     smos_shard_t *s = c->shard;
     smos__layer_t *l = layer_of(c);
     bool tcp = l->tuple.proto == TCP;
-    if (s->call.hook != SMOS_SENDER) return smos__failed(c, what, -EPERM);
+    if (s->events.call.hook != SMOS_SENDER) return smos__failed(c, what, -EPERM);
     if ((!tcp && l->tuple.proto != UDP) || (tcp && (l->tcp_flags & SMOS__SYN || !l->payload_len))) return smos__failed(c, what, -EOPNOTSUPP);
     if (offset > l->payload_len || removed > l->payload_len - offset) return smos__failed(c, what, -EINVAL);
     if (l->ip_len - removed + added > UINT16_MAX) return smos__failed(c, what, -EMSGSIZE);

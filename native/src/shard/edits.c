@@ -101,7 +101,7 @@ int smos__edit_begin(smos_shard_t *s)
     e->frame.data = e->buffer;
     smos__rewrite_move(l, f->data, e->buffer);
     s->frame = &e->frame;
-    s->shown = SMOS__NO_FLOW;
+    if (s->events.call.packet) smos__show_frame(s);
     e->active = true;
     return 0;
 }

@@ -64,7 +64,7 @@ static void raise_raw(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t
     s->layer = l;
     if (l) {
         l->from = SMOS_CLIENT;
-        smos__show_packet(s);
+        smos__show_frame(s);
     } else {
         bare = (smos_packet_t){.frame = frame->data, .caplen = frame->caplen, .len = frame->len, .time_ns = frame->time_ns, .number = frame->number};
     }

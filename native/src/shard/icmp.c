@@ -50,7 +50,8 @@ void smos__icmp_error(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t
     l->from = !sender; /* it comes to the quoted packet's sender, from the other end's direction */
     smos__anomaly_raise(s, i, forged ? SMOS__ANOMALY_ICMP_FORGED : kind_of(l));
     s->events.in_packet = false;
-    s->flow = s->shown = SMOS__NO_FLOW;
+    s->events.call.packet = NULL;
+    s->flow = SMOS__NO_FLOW;
     if (f->flags & SMOS__FLOW_RESET && f->end_reason == 255) { /* a handler reset it: it ends as one that no packet of its own ends */
         f->end_reason = SMOS_END_RST;
         s->arena.hot[i].class_ = SMOS__CLASS_RESET;

@@ -143,7 +143,7 @@ static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, smos_
     s->frame = frame;
     s->layer = l;
     l->from = SMOS_CLIENT;
-    smos__show_packet(s);
+    smos__show_frame(s);
     s->counters[SMOS__C_event_orphan]++;
     smos_call_t call = {.packet = &l->packet, .tuple = &l->tuple, .time_ns = s->now_ns, .event = SMOS_ORPHAN, .side = SMOS_CLIENT};
     s->events.in_packet = true;
@@ -248,7 +248,8 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
         s->verdict = SMOS__DROP;
     }
     s->events.in_packet = false;
-    s->flow = s->shown = SMOS__NO_FLOW;
+    s->events.call.packet = NULL;
+    s->flow = SMOS__NO_FLOW;
     if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
         /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
         if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);

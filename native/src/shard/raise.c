@@ -8,63 +8,67 @@
 
 
 /* The rest of what handlers see of the packet; its decoder laid out the layer's part where it is. */
-static inline void show_frame(smos_shard_t *s)
+static inline void show_frame(const smos__frame_t *frame, smos_packet_t *p)
 {
-    const smos__frame_t *frame = s->frame;
-    smos_packet_t *p = &s->layer->packet;
     memcpy(p, frame, offsetof(smos_packet_t, ip));
     p->number = frame->number;
 }
 
 
-/* What all events of the packet have in common. */
-static inline void show(smos_shard_t *s, const smos__flow_t *f, uint32_t flow)
+void smos__show_frame(smos_shard_t *s) { show_frame(s->frame, &s->layer->packet); }
+
+
+/* What all events of the packet have in common; outside of one, of a flow. */
+static inline void show(smos_shard_t *s, size_t flow, const smos__flow_t *f)
 {
-    smos_call_t *call = &s->call;
-    call->flow = s->crumb->flow = smos__flow_handle(&s->arena, flow);
+    smos_call_t *call = &s->events.call;
+    call->flow = s->crumb->flow = (uint64_t)(f->generation >> 1) << 32 | flow;
     call->tuple = &f->tuple;
-    call->time_ns = s->now_ns;
-    call->existing = (f->flags & SMOS__FLOW_EXISTING) / SMOS__FLOW_EXISTING;
-    call->packet = s->events.in_packet ? &s->layer->packet : NULL;
-    s->shown = s->events.in_packet ? flow : SMOS__NO_FLOW;
-    if (s->events.in_packet) show_frame(s);
+    if (!s->events.in_packet) return;
+    call->packet = &s->layer->packet;
+    show_frame(s->frame, &s->layer->packet);
 }
 
 
-void smos__show_packet(smos_shard_t *s)
+static inline void raise(smos_shard_t *s, smos__set_t *set, size_t flow, size_t event, uint32_t what)
 {
-    show_frame(s);
-    s->call.packet = &s->layer->packet;
-}
-
-
-static inline void raise(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
-{
-    smos_call_t *call = &s->call;
+    smos_call_t *call = &s->events.call;
     const smos__flow_t *f = &s->arena.hot[flow];
-    if (s->shown != flow) show(s, f, flow);
-    call->detail = detail;
+    if (__builtin_expect(!call->packet, 1)) show(s, flow, f);
     call->event = (uint8_t)what;
     call->side = (uint8_t)(what >> 8);
     call->hook = (uint8_t)(what >> 16);
-    smos__events_raise(&s->events, f, flow, call, (uint8_t)what);
+    call->existing = (uint8_t)(what >> 24);
+    if (__builtin_expect(f->flags & SMOS__FLOW_EXISTING, 0)) {
+        call->existing = 1;
+        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* else all pay for it */
+    }
+    set->dispatch[event](&s->events, set, (uint32_t)flow, event);
 }
 
 
-void smos__raise_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
+void smos__raise_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, size_t event, uint32_t what) { raise(s, set, flow, event, what); }
+
+
+void smos__raise_detail_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, uint32_t what, uint32_t detail)
 {
-    raise(s, flow, what, detail);
+    s->events.call.detail = detail;
+    raise(s, set, flow, (uint8_t)what, what);
+    s->events.call.detail = 0;
 }
 
 
-void smos__raise_bytes_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+void smos__raise_bytes_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
 {
-    s->call.data = data;
-    s->call.length = length;
-    s->call.offset = offset;
-    raise(s, flow, what, detail);
-    s->call.data = NULL;
-    s->call.length = s->call.offset = 0;
+    smos_call_t *call = &s->events.call;
+    call->data = data;
+    call->length = length;
+    call->offset = offset;
+    call->detail = detail;
+    raise(s, set, flow, (uint8_t)what, what);
+    call->data = NULL;
+    call->length = call->offset = 0;
+    call->detail = 0;
 }
 
 
