@@ -4,7 +4,7 @@
  *   --together N    the same, all on one socket
  *   --predicates N  N user-defined events over PKT_IN, each with a filter that says yes and an empty handler
  *   --module FILE   a shared object, with --set NAME=VALUE, or NAME=@FILE, for its parameters
- *   --unused        a module that is called for GAP only: what nobody asked for
+ *   --elsewhere     the same, registered for ERROR, which does not come: what the module costs beside its calls
  *   --register N    each flow registers N handlers of its own at its first packet, another set of N for every fourth flow;
  *                   tells the nanoseconds of one registration and how many subscription sets there were
  */
@@ -22,6 +22,7 @@
 static const smos_api_t *api;
 static smos_engine_t *engine;
 static int registrations;
+static uint32_t event = SMOS_PKT_IN;
 static uint64_t registered, registering_ns, calls, flows_made;
 
 static void empty(void *self, const smos_call_t *call)
@@ -70,9 +71,9 @@ static void check(int status)
         fail(api->last_error(engine));
 }
 
-static void handler_of(smos_sock_t sock, uint32_t event, int number)
+static void handler_of(smos_sock_t sock, uint32_t of, int number)
 {
-    check(api->register_handler(engine, sock, 0, event, SMOS_SENDER, SMOS_BOTH, empty, (void *)(uintptr_t)number));
+    check(api->register_handler(engine, sock, 0, of, event == SMOS_PKT_IN ? SMOS_SENDER : 0, SMOS_BOTH, empty, (void *)(uintptr_t)number));
 }
 
 static const char *parameter(char *text)
@@ -93,8 +94,8 @@ static const char *parameter(char *text)
 
 int main(int argc, char **argv)
 {
-    static const struct option known[] = {{"handlers", 1, NULL, 'h'}, {"together", 1, NULL, 't'}, {"predicates", 1, NULL, 'p'}, {"unused", 0, NULL, 'u'}, {"module", 1, NULL, 'm'}, {"set", 1, NULL, 's'}, {"register", 1, NULL, 'r'}, {"max-flows", 1, NULL, 'f'}, {0}};
-    int handlers = 0, together = 0, predicates = 0, unused = 0, c;
+    static const struct option known[] = {{"handlers", 1, NULL, 'h'}, {"together", 1, NULL, 't'}, {"predicates", 1, NULL, 'p'}, {"elsewhere", 0, NULL, 'e'}, {"module", 1, NULL, 'm'}, {"set", 1, NULL, 's'}, {"register", 1, NULL, 'r'}, {"max-flows", 1, NULL, 'f'}, {0}};
+    int handlers = 0, together = 0, predicates = 0, c;
     uint64_t max_flows = 1 << 20;
     const char *module = NULL, *params[8];
     int param_count = 0;
@@ -104,7 +105,7 @@ int main(int argc, char **argv)
         case 'h': handlers = atoi(optarg); break;
         case 't': together = atoi(optarg); break;
         case 'p': predicates = atoi(optarg); break;
-        case 'u': unused = 1; break;
+        case 'e': event = SMOS_ERROR; break;
         case 'm': module = optarg; break;
         case 's':
             if (param_count < 8)
@@ -115,7 +116,7 @@ int main(int argc, char **argv)
         default: return 2;
         }
     if (optind != argc - 1)
-        return fputs("usage: model_run FILE [--handlers N | --together N | --predicates N | --unused | --register N | --module FILE [--set NAME=VALUE]...] [--max-flows N]\n", stderr), 2;
+        return fputs("usage: model_run FILE [--handlers N | --together N | --predicates N | --register N | --module FILE [--set NAME=VALUE]...] [--elsewhere] [--max-flows N]\n", stderr), 2;
     smos_config_t config;
     smos_config_default(&config);
     config.max_flows = max_flows;
@@ -133,7 +134,7 @@ int main(int argc, char **argv)
         if (fd >= 0)
             close(fd);
     }
-    if (handlers || together || predicates || unused || registrations) {
+    if (handlers || together || predicates || registrations) {
         const smos_module_t manifest = {SMOS_MODULE_HEADER, .name = "model"};
         smos_box_t *old, *box = smos_box_create(shard, &manifest, "1", shard, NULL, error);
         if (!box)
@@ -143,17 +144,15 @@ int main(int argc, char **argv)
             smos_sock_t sock = 0;
             if (i)
                 check(api->socket(engine, SMOS_STREAM, &sock));
-            handler_of(sock, SMOS_PKT_IN, 0);
+            handler_of(sock, event, 0);
         }
         for (int i = 0; i < together; i++)
-            handler_of(0, SMOS_PKT_IN, i);
+            handler_of(0, event, i);
         for (int i = 0; i < predicates; i++) {
-            uint32_t event;
-            check(api->define_event(engine, SMOS_PKT_IN, yes, &i, sizeof i, &event));
-            handler_of(0, event, 0);
+            uint32_t defined;
+            check(api->define_event(engine, event, yes, &i, sizeof i, &defined));
+            handler_of(0, defined, 0);
         }
-        if (unused)
-            check(api->register_handler(engine, 0, 0, SMOS_GAP, 0, SMOS_BOTH, empty, NULL));
         if (registrations)
             check(api->register_handler(engine, 0, 0, SMOS_CONN_START, SMOS_SENDER, SMOS_BOTH, registers, NULL));
         smos_shard_use(shard, NULL);

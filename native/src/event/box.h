@@ -89,22 +89,24 @@ typedef struct smos__line {
 
 /* Made by module/, owned by whoever prepared it, lent to the shard from commit to removal. */
 struct smos_box {
+    /* what a call looks at, together */
+    void *self;
+    bool per_flow;         /* calls have a state or a context: it has state_size, or set a context */
+    bool undefined;        /* one of its definitions was removed */
+    uint32_t untimed[16];  /* calls until the next that is timed, by event as in stats.event_calls, which count the rounds that are over */
     char name[64];
     char version[72];
     smos_module_t module;  /* strings copied for boxes of the embedder */
-    void *self;
     void (*release)(void *self); /* embedder's; NULL for C modules */
     void *library;         /* dlopen handle, NULL for the embedder's */
     int library_fd;
     bool embedded;         /* calls need the bracket (GIL) */
-    bool per_flow;         /* calls have a state or a context: it has state_size, or set a context */
     bool active;           /* committed: its calls come from the packet thread */
     uint32_t capacity;     /* of its sockets */
     smos__socket_t *sockets[SMOS_MAX_MODULES]; /* by the low byte of their number; 0 is the manifest's */
     uint32_t socket_turn;  /* high bytes of the next number */
     smos__definition_t *definitions; /* event SMOS_USER_EVENT + i */
     uint32_t definition_count;
-    bool undefined;        /* one of them was removed */
     smos_handler_t burst_end; /* NULL: none */
     void *burst_arg;
     smos__pending_t *pending;
@@ -120,6 +122,8 @@ struct smos_box {
     char last_error[SMOS__BOX_ERROR];
     smos_stats_module_t stats;
 };
+
+#define SMOS__CYCLE_SAMPLE 16 /* one call in so many is timed */
 
 /* The hooks at which an event is raised when its registration names none; 0: it has no hook. */
 uint8_t smos__default_hooks(uint32_t event);

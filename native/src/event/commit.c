@@ -235,6 +235,7 @@ void smos__events_close(smos__events_t *ev, smos__socket_t *socket)
 {
     socket->closed = true;
     if (socket->slot >= 0) {
+        smos__sets_closing(&ev->sets, socket->slot);
         take_out(ev, socket);
         next_epoch(ev);
     }

@@ -10,7 +10,6 @@
 #include "event/set.h"
 #include "flow/arena.h"
 
-#define SMOS__CYCLE_SAMPLE 16 /* one call in so many is timed */
 #define SMOS__MAX_RAISED 64   /* outcomes that one predicate may raise */
 
 typedef struct smos__slot {
@@ -37,6 +36,7 @@ typedef struct smos__events {
     smos__socket_t *closed; /* freed at the burst's end */
     uint64_t unattached;  /* flows that got no set: too many different ones */
     /* the call under way */
+    smos_call_t call;     /* of a flow's event; state and context are NULL, and detail, data, offset and length are 0, between calls. No handler's call raises another */
     smos_box_t *current;
     const struct smos__route *predicate; /* the user-defined event being asked */
     uint32_t raised[SMOS__MAX_RAISED];
@@ -85,72 +85,6 @@ bool smos__events_watches(smos__events_t *, uint32_t flow, const smos_box_t *, c
 
 /* ---- calls: raise.c ---- */
 
-static inline bool smos__events_wanted(const smos__events_t *ev, const smos__flow_t *f, smos_event_t event, int side, int hook)
-{
-    return ev->sets.set[f->set].mask[hook][side] & SMOS_BIT(event);
-}
-
-/* One handler, counted; one call in SMOS__CYCLE_SAMPLE is timed. */
-void smos__events_time_call(smos_box_t *, smos_handler_t, const smos_call_t *);
-static inline void smos__events_count_call(smos_box_t *box, unsigned event, smos_handler_t handler, const smos_call_t *call)
-{
-    if (__builtin_expect(++box->stats.event_calls[event] % SMOS__CYCLE_SAMPLE != 0, 1))
-        handler(box->self, call);
-    else
-        smos__events_time_call(box, handler, call);
-}
-
-_Static_assert(offsetof(smos_call_t, arg) - offsetof(smos_call_t, id) == offsetof(smos__route_t, arg) - offsetof(smos__route_t, id) &&
-               offsetof(smos_call_t, sock) - offsetof(smos_call_t, id) == offsetof(smos__route_t, number) - offsetof(smos__route_t, id), "copied in one piece");
-
-/* From here until smos__events_end_call, what is called and what breaks is the module's; the call has what it keeps of the flow (SMOS__NO_FLOW: of the template). */
-static inline void smos__events_place(smos__events_t *ev, const smos__route_t *r, uint32_t flow, smos_call_t *call)
-{
-    smos_box_t *box = r->box;
-    ev->current = box;
-    ev->crumb->module = r->slot;
-    call->state = call->context = NULL;
-    if (!box->per_flow) return;
-    const smos__socket_t *socket = r->socket;
-    if (flow == SMOS__NO_FLOW) {
-        call->context = socket->context;
-        return;
-    }
-    if (box->state) call->state = box->state + (size_t)flow * box->module.state_size;
-    if (socket->watches) call->context = socket->watches[flow].context;
-}
-
-static inline void smos__events_show_route(const smos__route_t *r, smos_call_t *call)
-{
-    memcpy(&call->id, &r->id, offsetof(smos_call_t, context) - offsetof(smos_call_t, id));
-}
-
-static inline void smos__events_end_call(smos__events_t *ev)
-{
-    ev->current = NULL;
-    ev->crumb->module = 0;
-}
-
-/* Calls every handler of call->event, which is `event`, at (call->side, call->hook), in chain order for packets of the client and reversed for those of
- * the server; stops when one drops the packet. Fills call->state, context and what is the registration's. Only if smos__events_wanted. */
-void smos__events_walk(smos__events_t *, smos__set_t *of_flow, uint32_t flow, smos_call_t *call);
-static inline void smos__events_raise(smos__events_t *ev, const smos__flow_t *f, uint32_t flow, smos_call_t *call, unsigned event)
-{
-    smos__set_t *s = &ev->sets.set[f->set];
-    if (!(s->only >> event & 1) || ev->closed || (s->embedded && !ev->entered)) {
-        smos__events_walk(ev, s, flow, call);
-        return;
-    }
-    /* The usual case, said shorter: one handler, which is wanted here. Its route may be gone after the call: it may move the flow to another set. */
-    const smos__route_t *only = &s->routes[s->first[event]];
-    smos_handler_t handler = only->call.handler;
-    smos_box_t *box = only->box;
-    smos__events_place(ev, only, flow, call);
-    smos__events_show_route(only, call);
-    smos__events_count_call(box, event, handler, call);
-    if (ev->dropped && ev->in_packet) ev->current->stats.drops++;
-    smos__events_end_call(ev);
-}
 /* ORPHAN: all sockets whose filter matches. */
 void smos__events_raise_orphan(smos__events_t *, smos_call_t *call, const uint8_t *ip, uint32_t length, uint32_t captured);
 /* PKT_IN of the raw sockets; ip NULL: a frame without an IP packet. */

@@ -1,4 +1,4 @@
-/* Calling handlers: a walk over the routes of one event. */
+/* Calling handlers: the ways through the routes of one event. */
 #include <errno.h>
 #include <string.h>
 #ifdef __x86_64__
@@ -27,17 +27,79 @@ static uint64_t cycles(void)
 /* Takes the bracket, if a module needs it and the burst has it not yet. */
 static inline void take_bracket(smos__events_t *ev, bool needed)
 {
-    if (!needed || ev->entered) return;
+    if (__builtin_expect(!needed || ev->entered, 1)) return;
     ev->entered = true;
     ev->enter(ev->bracket);
 }
 
 
-void smos__events_time_call(smos_box_t *box, smos_handler_t handler, const smos_call_t *call)
+/* The last of a round of SMOS__CYCLE_SAMPLE. */
+static __attribute__((noinline)) void time_call(smos_box_t *box, const smos_call_t *call, smos_handler_t handler, size_t event)
 {
+    box->untimed[event] = SMOS__CYCLE_SAMPLE;
+    box->stats.event_calls[event] += SMOS__CYCLE_SAMPLE;
     uint64_t start = cycles();
     handler(box->self, call);
     box->stats.cycles += (cycles() - start) * SMOS__CYCLE_SAMPLE;
+}
+
+
+/* One handler, counted. */
+static inline void count_call(smos_box_t *box, size_t event, smos_handler_t handler, const smos_call_t *call)
+{
+    if (__builtin_expect(--box->untimed[event] != 0, 1))
+        handler(box->self, call);
+    else
+        time_call(box, call, handler, event);
+}
+
+
+/* From here until it is absolved, what is called and what breaks is the module's. */
+static inline void charge(smos__events_t *ev, const smos__route_t *r)
+{
+    ev->current = r->box;
+    ev->crumb->module = r->slot;
+}
+
+
+static inline void absolve(smos__events_t *ev)
+{
+    ev->current = NULL;
+    ev->crumb->module = 0;
+}
+
+
+/* What the module keeps of the flow (SMOS__NO_FLOW: of the template). */
+static inline void show_kept(const smos__route_t *r, uint32_t flow, smos_call_t *call)
+{
+    const smos_box_t *box = r->box;
+    const smos__socket_t *socket = r->socket;
+    call->state = call->context = NULL;
+    if (!box->per_flow) return;
+    if (flow == SMOS__NO_FLOW) {
+        call->context = socket->context;
+        return;
+    }
+    if (box->state) call->state = box->state + (size_t)flow * box->module.state_size;
+    if (socket->watches) call->context = socket->watches[flow].context;
+}
+
+
+_Static_assert(offsetof(smos_call_t, arg) - offsetof(smos_call_t, id) == offsetof(smos__route_t, arg) - offsetof(smos__route_t, id) &&
+               offsetof(smos_call_t, sock) - offsetof(smos_call_t, id) == offsetof(smos__route_t, number) - offsetof(smos__route_t, id), "copied in one piece");
+
+static inline void show_route(const smos__route_t *r, smos_call_t *call)
+{
+    memcpy(&call->id, &r->id, offsetof(smos_call_t, context) - offsetof(smos_call_t, id));
+}
+
+
+/* The packet is dropped: nobody else is called. */
+static inline bool stopped(smos__events_t *ev)
+{
+    if (__builtin_expect(!ev->dropped, 1) || !ev->in_packet) return false;
+    ev->current->stats.drops++;
+    return true;
 }
 
 
@@ -49,56 +111,153 @@ static bool raised(const smos__events_t *ev, uint32_t event)
 }
 
 
+static inline bool ask(smos__events_t *ev, const smos__route_t *r, const smos_call_t *call)
+{
+    if (!r->depth) ev->raised_count = 0;
+    ev->predicate = r;
+    int yes = r->call.predicate(r->box->self, call);
+    ev->predicate = NULL;
+    return yes;
+}
+
+
 static bool happened(smos__events_t *ev, const smos__route_t *r, const smos_call_t *call)
 {
     const smos_box_t *box = r->box;
     if (box->undefined && !box->definitions[r->id - SMOS_USER_EVENT].users) return false;
-    if (r->kind == SMOS__RAISED) return raised(ev, r->id);
-    if (!r->depth) ev->raised_count = 0;
-    ev->predicate = r;
-    int yes = r->call.predicate(box->self, call);
-    ev->predicate = NULL;
-    return yes;
+    return r->kind == SMOS__RAISED ? raised(ev, r->id) : ask(ev, r, call);
 }
 
 
 /* Stops where a handler drops the packet. */
 static inline __attribute__((always_inline)) void walk(smos__events_t *ev, const smos__route_t *r, const smos__route_t *end, uint32_t flow, smos_call_t *call)
 {
-    const uint8_t side = (uint8_t)(1 << call->side), hook = call->hook ? call->hook : SMOS__HOOKLESS;
-    const unsigned event = call->event;
+    const uint8_t where = (uint8_t)SMOS__WHERE(call->side, call->hook);
+    const size_t event = call->event;
     ev->placed = NULL;
     for (; r < end; r++) {
-        if (!(r->sides & side) || !(r->hooks & hook) || (ev->closed && r->socket->closed)) {
+        if (!(r->where & where) || (ev->closed && r->socket->closed)) {
             r += r->skip;
             continue;
         }
         if (r->socket != ev->placed) {
-            smos__events_place(ev, r, flow, call);
+            charge(ev, r);
+            show_kept(r, flow, call);
             ev->placed = r->socket;
         }
-        smos__events_show_route(r, call);
+        show_route(r, call);
         if (r->kind == SMOS__CALL)
-            smos__events_count_call(ev->current, event, r->call.handler, call);
+            count_call(ev->current, event, r->call.handler, call);
         else if (!happened(ev, r, call))
             r += r->skip;
-        if (ev->dropped && ev->in_packet) {
-            ev->current->stats.drops++;
-            break;
-        }
+        if (stopped(ev)) break;
     }
-    smos__events_end_call(ev);
+    call->state = call->context = NULL;
+    absolve(ev);
 }
 
 
-void smos__events_walk(smos__events_t *ev, smos__set_t *s, uint32_t flow, smos_call_t *call)
+/* A handler may move the flow to another set: what is walked is held. */
+static inline void let_go(smos__events_t *ev, smos__set_t *s)
 {
-    if (ev->dropped && ev->in_packet) return; /* nobody behind who dropped it sees the packet, at no later event either */
+    if (s->refs > 1)
+        s->refs--;
+    else
+        smos__set_release(&ev->sets, (uint16_t)(s - ev->sets.set));
+}
+
+
+void smos__dispatch_walk(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+{
+    smos_call_t *call = &ev->call;
+    const bool back = s->count > 1 && call->packet && call->packet->from == SMOS_SERVER;
+    const smos__route_t *r = back ? smos__route_back(s, event) : s->route[event];
     take_bracket(ev, s->embedded);
-    const smos__route_t *routes = call->packet && call->packet->from == SMOS_SERVER ? s->back : s->routes;
-    s->refs++; /* a handler may move the flow to another set */
-    walk(ev, routes + s->first[call->event], routes + s->first[call->event + 1], flow, call);
-    smos__set_release(&ev->sets, (uint16_t)(s - ev->sets.set));
+    s->refs++;
+    walk(ev, r, r + (s->route[event + 1] - s->route[event]), flow, call);
+    let_go(ev, s);
+}
+
+
+/* Its route may be gone afterwards. */
+static inline __attribute__((always_inline)) void one(smos__events_t *ev, const smos__route_t *r, size_t event)
+{
+    smos_box_t *box = r->box;
+    smos_handler_t handler = r->call.handler;
+    charge(ev, r);
+    show_route(r, &ev->call);
+    count_call(box, event, handler, &ev->call);
+    stopped(ev);
+    absolve(ev);
+}
+
+
+static inline void one_with_kept(smos__events_t *ev, const smos__route_t *r, uint32_t flow, size_t event)
+{
+    show_kept(r, flow, &ev->call);
+    one(ev, r, event);
+    ev->call.state = ev->call.context = NULL;
+}
+
+
+static __attribute__((noinline)) void dispatch_one_with_kept(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event) { one_with_kept(ev, s->route[event], flow, event); }
+
+
+void smos__dispatch_one(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+{
+    const smos__route_t *r = s->route[event];
+    if (r->box->per_flow)
+        dispatch_one_with_kept(ev, s, flow, event);
+    else
+        one(ev, r, event);
+}
+
+
+void smos__dispatch_filtered(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+{
+    const smos__route_t *r = s->route[event];
+    if (r->box->per_flow || r->box->undefined) {
+        smos__dispatch_walk(ev, s, flow, event);
+        return;
+    }
+    s->refs++;
+    charge(ev, r);
+    show_route(r, &ev->call);
+    const bool yes = ask(ev, r, &ev->call);
+    r = s->route[ev->call.event];
+    if (stopped(ev) || !yes || (ev->closed && r->socket->closed))
+        absolve(ev);
+    else if (r->box->per_flow) /* since now */
+        one_with_kept(ev, r + 1, (uint32_t)ev->call.flow, ev->call.event);
+    else
+        one(ev, r + 1, ev->call.event);
+    let_go(ev, s);
+}
+
+
+/* The first call of a burst that needs the bracket. */
+static __attribute__((noinline, cold)) void enter(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event, smos__dispatch_t dispatch)
+{
+    take_bracket(ev, true);
+    dispatch(ev, s, flow, event);
+}
+
+
+void smos__dispatch_one_within(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+{
+    if (ev->entered)
+        smos__dispatch_one(ev, s, flow, event);
+    else
+        enter(ev, s, flow, event, smos__dispatch_one);
+}
+
+
+void smos__dispatch_filtered_within(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+{
+    if (ev->entered)
+        smos__dispatch_filtered(ev, s, flow, event);
+    else
+        enter(ev, s, flow, event, smos__dispatch_filtered);
 }
 
 
@@ -121,13 +280,12 @@ static chain_t chain_of(const smos__events_t *ev)
 /* Packets without a flow: what the socket's template wants. */
 static void raise_template(smos__events_t *ev, const smos__socket_t *socket, smos_call_t *call)
 {
-    uint16_t index = socket->own_set;
-    smos__set_t *s = &ev->sets.set[index];
-    if (!(s->mask[0][call->side] & SMOS_BIT(call->event)) && !(s->mask[SMOS_SENDER][call->side] & SMOS_BIT(call->event))) return;
-    s->refs++;
+    smos__set_t *s = &ev->sets.set[socket->own_set];
+    if (!((s->mask[0][call->side] | s->mask[SMOS_SENDER][call->side]) & SMOS_BIT(call->event))) return;
     take_bracket(ev, s->embedded);
-    walk(ev, s->routes + s->first[call->event], s->routes + s->first[call->event + 1], SMOS__NO_FLOW, call);
-    smos__set_release(&ev->sets, index);
+    s->refs++;
+    walk(ev, s->route[call->event], s->route[call->event + 1], SMOS__NO_FLOW, call);
+    let_go(ev, s);
 }
 
 
@@ -167,7 +325,7 @@ void smos__events_call(smos__events_t *ev, smos_box_t *box, uint32_t flow, smos_
     }
     ev->crumb->module = (uint32_t)(box->sockets[0] && box->sockets[0]->slot >= 0 ? box->sockets[0]->slot + 1 : 0);
     ev->crumb->flow = call->flow;
-    smos__events_count_call(box, CALLED_BACK, handler, call);
+    count_call(box, CALLED_BACK, handler, call);
     ev->crumb->module = 0;
     ev->current = before;
 }

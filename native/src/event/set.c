@@ -106,6 +106,7 @@ void smos__plan_release(smos__sets_t *s, smos__plan_t *p)
 typedef struct layout {
     smos__route_t route[SMOS__MAX_ROUTES], back[SMOS__MAX_ROUTES];
     int routes;
+    int first[SMOS_EVENT_COUNT + 1]; /* of each event */
     bool overflow;
     const smos__member_t *member;
     smos__socket_t *socket;
@@ -200,6 +201,15 @@ static void lay_defined(layout_t *l, uint32_t parent, uint32_t root, int depth)
 }
 
 
+static uint8_t where_of(const smos__route_t *r)
+{
+    uint32_t where = r->sides; /* whatever its hooks, without one */
+    if (r->hooks & SMOS_SENDER) where |= r->sides * SMOS__WHERE(0, SMOS_SENDER);
+    if (r->hooks & SMOS_RECEIVER) where |= r->sides * SMOS__WHERE(0, SMOS_RECEIVER);
+    return (uint8_t)where;
+}
+
+
 static void note_mask(smos__set_t *s, uint32_t event, const smos__route_t *r)
 {
     for (int side = 0; side < 2; side++) {
@@ -223,11 +233,19 @@ static void lay_back(layout_t *l, int first, int begin)
 }
 
 
+static smos__dispatch_t dispatch_of(const smos__route_t *r, int count)
+{
+    if (count == 1) return r->box->embedded ? smos__dispatch_one_within : smos__dispatch_one;
+    if (count == 2 && r->kind == SMOS__PREDICATE && r[1].kind == SMOS__CALL) return r->box->embedded ? smos__dispatch_filtered_within : smos__dispatch_filtered;
+    return smos__dispatch_walk;
+}
+
+
 static void lay(layout_t *l, smos__set_t *s, smos__socket_t *const *sockets, const smos__member_t *members, int count)
 {
     for (uint32_t event = 0; event < SMOS_EVENT_COUNT; event++) {
         int first = l->routes;
-        s->first[event] = (uint16_t)first;
+        l->first[event] = first;
         for (int m = 0; m < count && !l->overflow; m++) {
             int begin = l->routes;
             l->member = &members[m];
@@ -235,12 +253,13 @@ static void lay(layout_t *l, smos__set_t *s, smos__socket_t *const *sockets, con
             collect_needed(l);
             lay_calls(l, event, event, 0);
             if (l->needed_count) lay_defined(l, event, event, 0);
+            for (int i = begin; i < l->routes; i++) l->route[i].where = where_of(&l->route[i]);
             if (!l->overflow) lay_back(l, first, begin);
         }
         for (int i = first; i < l->routes; i += 1 + l->route[i].skip) note_mask(s, event, &l->route[i]);
-        if (l->routes == first + 1) s->only |= SMOS_BIT(event);
+        s->dispatch[event] = dispatch_of(&l->route[first], l->routes - first);
     }
-    s->first[SMOS_EVENT_COUNT] = (uint16_t)l->routes;
+    l->first[SMOS_EVENT_COUNT] = l->routes;
 }
 
 
@@ -318,12 +337,10 @@ static int lay_set(smos__set_t *set, smos__socket_t *const *sockets, const smos_
     uint8_t *memory = malloc(member_bytes + 2 * route_bytes);
     if (!memory) return free(l), -ENOMEM;
     set->members = (smos__member_t *)(void *)memory;
-    set->routes = (smos__route_t *)(void *)(memory + member_bytes);
-    set->back = (smos__route_t *)(void *)(memory + member_bytes + route_bytes);
-    memcpy(set->members, members, member_bytes);
-    memcpy(set->routes, l->route, route_bytes);
-    memcpy(set->back, l->back, route_bytes);
-    set->route_count = (uint16_t)l->routes;
+    memcpy(memory, members, member_bytes);
+    memcpy(memory + member_bytes, l->route, route_bytes);
+    memcpy(memory + member_bytes + route_bytes, l->back, route_bytes);
+    for (int i = 0; i <= SMOS_EVENT_COUNT; i++) set->route[i] = (const smos__route_t *)(const void *)(memory + member_bytes) + l->first[i];
     free(l);
     return 0;
 }
@@ -336,7 +353,6 @@ static int make_set(smos__sets_t *s, uint32_t hash, smos__socket_t *const *socke
     smos__set_t made = {.refs = 1, .hash = hash, .epoch = epoch, .count = (uint8_t)count};
     int status = lay_set(&made, sockets, members, count);
     if (status) return status;
-    for (int i = 0; i < 6; i++) made.any |= made.mask[i / 2][i % 2];
     join_options(&made, sockets);
     for (int from = 0; from < 2; from++)
         if (made.mask[0][!from] & (SMOS_BIT(SMOS_NEW_DATA) | SMOS_BIT(SMOS_GAP)) || made.options.history[!from]) made.streams |= SMOS__FLOW_STREAM_OF(from);
@@ -390,4 +406,15 @@ void smos__set_release(smos__sets_t *s, uint16_t index)
 {
     if (--s->set[index].refs || !index) return;
     if (++s->kept > KEPT_MAX) smos__sets_forget(s);
+}
+
+
+void smos__sets_closing(smos__sets_t *s, int slot)
+{
+    for (uint32_t i = 1; i < s->used; i++) {
+        smos__set_t *set = &s->set[i];
+        for (int m = 0; set->members && m < set->count; m++)
+            if (set->members[m].slot == slot)
+                for (int event = 0; event < SMOS_EVENT_COUNT; event++) set->dispatch[event] = smos__dispatch_walk;
+    }
 }

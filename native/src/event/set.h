@@ -48,7 +48,22 @@ typedef struct smos__route {
     uint8_t kind;
     uint8_t depth;       /* 0: right under the built-in event; stops at 255 */
     uint8_t slot;        /* plus 1, as in the breadcrumb */
+    uint8_t where;       /* SMOS__WHERE of each side and hook that it is called at */
 } smos__route_t;
+
+/* A bit per side and hook at which an event is raised; without a hook it is for routes of all hooks. */
+#define SMOS__WHERE(side, hook) (1u << (2 * (hook) + (side)))
+
+/* How an event's routes are gone through, by what they are (raise.c). Only where the set's mask says that the event is wanted; what happened is in events->call. */
+struct smos__events;
+struct smos__set;
+typedef void (*smos__dispatch_t)(struct smos__events *, struct smos__set *of_flow, uint32_t flow, size_t event);
+void smos__dispatch_walk(struct smos__events *, struct smos__set *, uint32_t flow, size_t event);     /* any */
+void smos__dispatch_one(struct smos__events *, struct smos__set *, uint32_t flow, size_t event);      /* a handler */
+void smos__dispatch_filtered(struct smos__events *, struct smos__set *, uint32_t flow, size_t event); /* a predicate and a handler under it */
+/* The same for modules that need the bracket. */
+void smos__dispatch_one_within(struct smos__events *, struct smos__set *, uint32_t flow, size_t event);
+void smos__dispatch_filtered_within(struct smos__events *, struct smos__set *, uint32_t flow, size_t event);
 
 typedef struct smos__set {
     uint32_t refs;
@@ -56,18 +71,22 @@ typedef struct smos__set {
     uint16_t next; /* in its hash chain or the free list */
     uint16_t epoch;
     uint8_t count;
-    uint16_t streams; /* SMOS__FLOW_STREAMS: whose bytes somebody wants */
     bool embedded; /* a call may need the bracket */
-    uint16_t route_count;
-    uint32_t any;  /* built-in events wanted at any hook and side */
-    uint32_t only; /* those of them with one call and nothing else */
-    uint32_t mask[3][2];
+    uint16_t streams; /* SMOS__FLOW_STREAMS: whose bytes somebody wants */
+    uint32_t mask[3][2]; /* built-in events wanted, by hook and side */
     smos__stream_options_t options; /* of all members together */
-    uint16_t first[SMOS_EVENT_COUNT + 1]; /* routes of event i: first[i] to first[i + 1] */
-    smos__member_t *members; /* one allocation: members, routes, routes */
-    smos__route_t *routes;   /* in chain order */
-    smos__route_t *back;     /* the other way: sockets in reverse order, for packets of the server */
+    smos__member_t *members; /* one allocation: members, routes in chain order, and routes the other way */
+    smos__dispatch_t dispatch[SMOS_EVENT_COUNT];
+    const smos__route_t *route[SMOS_EVENT_COUNT + 1]; /* of event i: route[i] to route[i + 1] */
 } smos__set_t;
+
+_Static_assert(sizeof(smos__set_t) == 256, "found by a shift");
+
+/* The routes of an event with the sockets in reverse order, for packets of the server. */
+static inline const smos__route_t *smos__route_back(const smos__set_t *s, size_t event)
+{
+    return (const smos__route_t *)(const void *)((const char *)s->route[event] + ((const char *)s->route[SMOS_EVENT_COUNT] - (const char *)s->route[0]));
+}
 
 typedef struct smos__sets {
     smos__set_t *set;    /* reserved for SMOS__MAX_SETS; set 0 is the empty one */
@@ -94,6 +113,8 @@ void smos__plan_release(smos__sets_t *, smos__plan_t *);
 /* The set of these members (socket of slot i: `sockets[i]`), held for the caller. -ENOSPC beyond SMOS__MAX_SETS or SMOS__MAX_ROUTES, -ENOMEM. */
 int smos__set_intern(smos__sets_t *, smos__socket_t *const *sockets, uint16_t epoch, const smos__member_t *, int count, uint16_t *out);
 void smos__set_release(smos__sets_t *, uint16_t set);
+/* A socket in this slot is closed while calls may be under way: sets that have it are walked with care. */
+void smos__sets_closing(smos__sets_t *, int slot);
 /* Sets that no flow has are forgotten. */
 void smos__sets_forget(smos__sets_t *);
 

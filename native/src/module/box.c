@@ -49,6 +49,7 @@ smos_box_t *smos__box_make(const smos_module_t *m, const char *version, uint32_t
     snprintf(box->version, sizeof box->version, "%s", version ? version : "");
     memcpy(box->stats.name, box->name, sizeof box->name);
     memcpy(box->stats.version, box->version, sizeof box->version);
+    for (int i = 0; i < 16; i++) box->untimed[i] = SMOS__CYCLE_SAMPLE;
     box->module.name = box->name;
     box->capacity = capacity;
     if (!smos__socket_make(box, SMOS_STREAM)) {

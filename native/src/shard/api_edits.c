@@ -8,7 +8,7 @@
 enum { TCP = 6, UDP = 17 };
 
 
-static smos__layer_t *layer_of(const smos__caller_t *c) { return (smos__layer_t *)(uintptr_t)c->shard->layer; }
+static smos__layer_t *layer_of(const smos__caller_t *c) { return c->shard->layer; }
 
 
 /* The packet under the hand, ready to be changed. */
@@ -24,7 +24,7 @@ static int begin(smos__caller_t *c, smos_engine_t *engine)
 /* The handlers' view of the packet follows. */
 static void show(smos_shard_t *s)
 {
-    smos__show_packet(s);
+    smos__show_frame(s);
 }
 
 
@@ -36,7 +36,7 @@ static int remember(smos__caller_t *c, uint32_t offset, uint32_t removed, const 
     if (l->tuple.proto != TCP) return 0;
     smos__flow_edits_t *fe = smos__edits_of(s, s->flow);
     if (!fe) return -ENOSPC;
-    return smos__edit_add(s, &fe->by[s->from], l->seq + offset, removed, data, added, offset + removed == l->payload_len && !removed);
+    return smos__edit_add(s, &fe->by[s->layer->from], l->seq + offset, removed, data, added, offset + removed == l->payload_len && !removed);
 }
 
 
@@ -73,7 +73,9 @@ static int read_again(smos__caller_t *c)
     if (d.result != SMOS__WIRE_OK || d.layers != 1 || d.layer[0].tuple.proto != l->tuple.proto || d.layer[0].tuple.version != l->tuple.version) return -EINVAL;
     if (d.layer[0].ip != l->ip || d.layer[0].l4 != l->l4 || d.layer[0].payload_len != l->payload_len || d.layer[0].ip_len != l->ip_len) return -EINVAL;
     uint32_t flags = l->flags;
+    const uint8_t from = l->from;
     *l = d.layer[0];
+    l->from = from;
     l->flags = (l->flags & ~(uint32_t)SMOS__UNCHECKED) | (flags & SMOS__UNCHECKED);
     if (s->config.key == 0) l->tuple.vlan = 0, l->tuple.tunnel = 0;
     return 0;
@@ -118,9 +120,9 @@ int smos__api_overwrite(smos_engine_t *engine, int from, uint32_t offset, const 
 /* Sequence numbers that this packet moved already, when its sender's endpoint was updated. */
 static void sender_sent(smos_shard_t *s, const smos__layer_t *l, uint32_t old_end, uint32_t by)
 {
-    smos__endpoint_t *e = &s->arena.hot[s->flow].end[s->from];
+    smos__endpoint_t *e = &s->arena.hot[s->flow].end[s->layer->from];
     if (l->tcp_flags & SMOS__FIN) {
-        smos__endpoint_cold_t *cold = &s->arena.cold[s->flow].end[s->from];
+        smos__endpoint_cold_t *cold = &s->arena.cold[s->flow].end[s->layer->from];
         if (e->flags & SMOS__EP_FIN && cold->fin_seq == old_end) cold->fin_seq += by;
         old_end++;
     }
@@ -133,7 +135,7 @@ static int change_payload(smos__caller_t *c, const char *what, uint32_t offset, 
     smos_shard_t *s = c->shard;
     smos__layer_t *l = layer_of(c);
     bool tcp = l->tuple.proto == TCP;
-    if (s->call.hook != SMOS_SENDER) return smos__failed(c, what, -EPERM);
+    if (s->events.call.hook != SMOS_SENDER) return smos__failed(c, what, -EPERM);
     if ((!tcp && l->tuple.proto != UDP) || (tcp && (l->tcp_flags & SMOS__SYN || !l->payload_len))) return smos__failed(c, what, -EOPNOTSUPP);
     if (offset > l->payload_len || removed > l->payload_len - offset) return smos__failed(c, what, -EINVAL);
     if (l->ip_len - removed + added > UINT16_MAX) return smos__failed(c, what, -EMSGSIZE);

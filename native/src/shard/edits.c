@@ -92,7 +92,7 @@ int smos__edit_begin(smos_shard_t *s)
     smos__edits_t *e = &s->edits;
     if (!s->events.in_packet || s->flow == SMOS__NO_FLOW) return -EPERM;
     if (e->active) return 0;
-    smos__layer_t *l = (smos__layer_t *)(uintptr_t)s->layer;
+    smos__layer_t *l = s->layer;
     const smos__frame_t *f = s->frame;
     if (l->flags & (SMOS__REASSEMBLED | SMOS__TRUNCATED) || s->nested || f->caplen < f->len || f->caplen > SMOS__EDIT_ROOM / 2 || !l->l4 || l->ip_captured < l->ip_len) return -EOPNOTSUPP;
     if (have_buffer(e) < 0) return -ENOMEM;
@@ -101,7 +101,7 @@ int smos__edit_begin(smos_shard_t *s)
     e->frame.data = e->buffer;
     smos__rewrite_move(l, f->data, e->buffer);
     s->frame = &e->frame;
-    s->shown = SMOS__NO_FLOW;
+    if (s->events.call.packet) smos__show_frame(s);
     e->active = true;
     return 0;
 }
@@ -216,7 +216,7 @@ static void send_halves(smos_shard_t *s, int end, smos__layer_t *l)
 void smos__edit_send(smos_shard_t *s, int end, const smos__frame_t *original)
 {
     smos__edits_t *e = &s->edits;
-    smos__layer_t *l = (smos__layer_t *)(uintptr_t)s->layer;
+    smos__layer_t *l = s->layer;
     uint32_t before = original->len - (uint32_t)(l->ip - e->frame.data); /* link-layer padding included: never less than the packet's own length */
     bool grew = l->ip_len > MTU && l->ip_len > before && l->ip_len <= 2 * MTU - 120;
     SMOS__COUNT(s, packets_edited);
@@ -393,7 +393,7 @@ void smos__send_resets(smos_shard_t *s, uint32_t flow)
         smos_injection_t rst = {.to = to, .tcp_flags = SMOS__RST | SMOS__ACK, .set_seq = 1, .window = 1};
         uint32_t seq = sender->flags & SMOS__EP_BASE ? sender->rcv_nxt + (sender->flags & SMOS__EP_FIN_RECEIVED ? 1 : 0) : sender->snd_nxt;
         /* The packet under the hand is dropped with the flow: its receiver does not have it. */
-        if (s->flow == flow && s->events.in_packet && s->from == !to && s->layer->tuple.proto == TCP && s->layer->payload_len && smos__seq_lt(s->layer->seq, seq)) seq = s->layer->seq;
+        if (s->flow == flow && s->events.in_packet && s->layer->from == !to && s->layer->tuple.proto == TCP && s->layer->payload_len && smos__seq_lt(s->layer->seq, seq)) seq = s->layer->seq;
         send_segment(s, flow, &rst, seq, acknowledged(s, flow, to));
     }
 }

@@ -178,6 +178,7 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
     bool in_packet = s->events.in_packet;
     uint32_t under_hand = s->flow;
     s->events.in_packet = false;
+    s->events.call.packet = NULL;
     s->flow = SMOS__NO_FLOW;
     smos__flow_begin(f);
     if (f->epoch != s->events.epoch) smos__events_refresh(&s->events, i, NULL, 0, 0);

@@ -36,7 +36,7 @@ static bool owns(const smos_shard_t *s, const smos_tuple_t *tuple)
 
 /* An ICMP error and the flow it is about, which may belong to another worker than the error itself. It comes before the error's own flow: whoever
  * translates that flow's addresses translates the error too, and where that goes follows from its addresses. */
-static void tie_icmp_error(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
+static void tie_icmp_error(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l)
 {
     smos_tuple_t quoted = l->quoted;
     if (l->flags & SMOS__BAD_CHECKSUM || frame->flags & SMOS__FRAME_TIED) return;
@@ -47,7 +47,7 @@ static void tie_icmp_error(smos_shard_t *s, const smos__frame_t *frame, const sm
 
 /* Workers hand an ICMP error from one to the next: whoever got it, the owner of the flow that it is about, the owner of its own flow, who counts it and
  * passes it on. True: it is here for the last time, or was dropped here. */
-static bool stays(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
+static bool stays(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l)
 {
     if (frame->flags & SMOS__FRAME_HANDED) SMOS__COUNT(s, packets_taken_over);
     if (frame->flags & SMOS__FRAME_TIED) return true;
@@ -58,17 +58,18 @@ static bool stays(smos_shard_t *s, const smos__frame_t *frame, const smos__layer
 
 
 /* Raw sockets see each packet once, before its flow does: the innermost IP packet, or the frame where it holds none that can be read. */
-static void raise_raw(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
+static void raise_raw(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l)
 {
+    smos_packet_t bare;
     s->frame = frame;
     s->layer = l;
-    s->from = SMOS_CLIENT;
     if (l) {
-        smos__show_packet(s);
+        l->from = SMOS_CLIENT;
+        smos__show_frame(s);
     } else {
-        s->packet = (smos_packet_t){.frame = frame->data, .caplen = frame->caplen, .len = frame->len, .time_ns = frame->time_ns, .number = frame->number};
+        bare = (smos_packet_t){.frame = frame->data, .caplen = frame->caplen, .len = frame->len, .time_ns = frame->time_ns, .number = frame->number};
     }
-    smos_call_t call = {.packet = &s->packet, .tuple = l ? &l->tuple : NULL, .time_ns = s->now_ns, .event = SMOS_PKT_IN, .side = SMOS_CLIENT};
+    smos_call_t call = {.packet = l ? &l->packet : &bare, .tuple = l ? &l->tuple : NULL, .time_ns = s->now_ns, .event = SMOS_PKT_IN, .side = SMOS_CLIENT};
     s->events.in_packet = s->in_raw = true;
     s->events.dropped = s->redirected = false;
     smos__events_raise_raw(&s->events, &call, l ? l->ip : NULL, l ? l->ip_len : 0, l ? l->ip_captured : 0);
@@ -85,7 +86,7 @@ void smos__process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t 
     bool filtered = false;
     uint8_t layers = d->layers;
     s->nested = layers > 1;
-    const smos__layer_t *inner = layers ? &d->layer[layers - 1] : NULL;
+    smos__layer_t *inner = layers ? &d->layer[layers - 1] : NULL;
     if (frame->time_ns > s->now_ns) smos__advance_time(s, frame->time_ns);
     if (s->filter && inner) filtered = !smos__filter_match(s->filter, inner->ip, inner->ip_len, inner->ip_captured);
     bool relayed = s->handover && layers == 1 && inner->flags & SMOS__ICMP_ERROR && !filtered && !d->fragments && !(frame->flags & SMOS__FRAME_COPY);

@@ -30,7 +30,7 @@ static bool under_way(const smos__endpoint_t *e, uint32_t seq)
 }
 
 
-void smos__icmp_error(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, const smos_tuple_t *quoted)
+void smos__icmp_error(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, const smos_tuple_t *quoted)
 {
     int sender;
     uint32_t hash = smos__table_hash(&s->table, quoted), i = smos__table_find(&s->table, s->arena.hot, hash, quoted, &sender);
@@ -47,10 +47,11 @@ void smos__icmp_error(smos_shard_t *s, const smos__frame_t *frame, const smos__l
     s->events.dropped = false;
     s->frame = frame;
     s->layer = l;
-    s->from = !sender; /* it comes to the quoted packet's sender, from the other end's direction */
+    l->from = !sender; /* it comes to the quoted packet's sender, from the other end's direction */
     smos__anomaly_raise(s, i, forged ? SMOS__ANOMALY_ICMP_FORGED : kind_of(l));
     s->events.in_packet = false;
-    s->flow = s->shown = SMOS__NO_FLOW;
+    s->events.call.packet = NULL;
+    s->flow = SMOS__NO_FLOW;
     if (f->flags & SMOS__FLOW_RESET && f->end_reason == 255) { /* a handler reset it: it ends as one that no packet of its own ends */
         f->end_reason = SMOS_END_RST;
         s->arena.hot[i].class_ = SMOS__CLASS_RESET;

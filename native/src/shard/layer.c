@@ -129,14 +129,14 @@ static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
 }
 
 
-static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l)
+static smos__counter_t orphan(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l)
 {
     s->frame = frame;
     s->layer = l;
-    s->from = SMOS_CLIENT;
-    smos__show_packet(s);
+    l->from = SMOS_CLIENT;
+    smos__show_frame(s);
     s->counters[SMOS__C_event_orphan]++;
-    smos_call_t call = {.packet = &s->packet, .tuple = &l->tuple, .time_ns = s->now_ns, .event = SMOS_ORPHAN, .side = SMOS_CLIENT};
+    smos_call_t call = {.packet = &l->packet, .tuple = &l->tuple, .time_ns = s->now_ns, .event = SMOS_ORPHAN, .side = SMOS_CLIENT};
     s->events.in_packet = true;
     s->events.dropped = false;
     smos__events_raise_orphan(&s->events, &call, l->ip, l->ip_len, l->ip_captured);
@@ -163,14 +163,14 @@ static void leave_edited(smos_shard_t *s, uint32_t i, smos__layer_t *l, int from
 
 
 /* The packet is the flow's: what handlers may ask about it. */
-static inline void enter(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, uint32_t i, int from)
+static inline void enter(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i, int from)
 {
     s->flow = i;
     s->events.in_packet = true;
     s->events.dropped = false;
     s->frame = frame;
     s->layer = l;
-    s->from = from;
+    l->from = (uint8_t)from;
 }
 
 
@@ -184,7 +184,8 @@ static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from
         s->verdict = SMOS__DROP;
     }
     s->events.in_packet = false;
-    s->flow = s->shown = SMOS__NO_FLOW;
+    s->events.call.packet = NULL;
+    s->flow = SMOS__NO_FLOW;
     if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
         /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
         if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);

@@ -3,78 +3,73 @@
 
 #include "shard/shard.h"
 
-#define TCP 6
 #define FLOW_ANOMALY_EVENTS 16   /* published per flow; the rest is only counted */
 #define ANOMALIES_PER_SECOND 1000 /* published in all, per second of packet time */
 
 
-#define COPIED_FRAME (offsetof(smos_packet_t, ip) - offsetof(smos_packet_t, frame))
-#define COPIED_LAYER (offsetof(smos_packet_t, from) - offsetof(smos_packet_t, ip))
-#define SAME(field) (offsetof(smos_packet_t, field) - offsetof(smos_packet_t, ip) == offsetof(smos__layer_t, field) - offsetof(smos__layer_t, ip))
-_Static_assert(SAME(payload) && SAME(ip_len) && SAME(seq) && SAME(urgent) && SAME(tcp_flags), "copied in one piece");
-_Static_assert(offsetof(smos__frame_t, time_ns) == offsetof(smos_packet_t, time_ns) && offsetof(smos__frame_t, len) == offsetof(smos_packet_t, len), "so is the frame");
-
-static void fill_packet(smos_shard_t *s)
+/* The rest of what handlers see of the packet; its decoder laid out the layer's part where it is. */
+static inline void show_frame(const smos__frame_t *frame, smos_packet_t *p)
 {
-    const smos__frame_t *frame = s->frame;
-    const smos__layer_t *l = s->layer;
-    smos_packet_t *p = &s->packet;
-    memcpy(p, frame, COPIED_FRAME);
-    memcpy(&p->ip, &l->ip, COPIED_LAYER);
-    p->from = (uint8_t)s->from;
+    memcpy(p, frame, offsetof(smos_packet_t, ip));
     p->number = frame->number;
-    if (__builtin_expect(l->tuple.proto != TCP, 0)) p->seq = p->ack = p->window = p->urgent = p->tcp_flags = 0;
 }
 
 
-/* What all events of the packet have in common. */
-static inline void show(smos_shard_t *s, const smos__flow_t *f, uint32_t flow)
+void smos__show_frame(smos_shard_t *s) { show_frame(s->frame, &s->layer->packet); }
+
+
+/* What all events of the packet have in common; outside of one, of a flow. */
+static inline void show(smos_shard_t *s, size_t flow, const smos__flow_t *f)
 {
-    smos_call_t *call = &s->call;
-    call->flow = s->crumb->flow = smos__flow_handle(&s->arena, flow);
+    smos_call_t *call = &s->events.call;
+    call->flow = s->crumb->flow = (uint64_t)(f->generation >> 1) << 32 | flow;
     call->tuple = &f->tuple;
-    call->time_ns = s->now_ns;
-    call->existing = (f->flags & SMOS__FLOW_EXISTING) / SMOS__FLOW_EXISTING;
-    call->packet = s->events.in_packet ? &s->packet : NULL;
-    s->shown = s->events.in_packet ? flow : SMOS__NO_FLOW;
-    if (s->events.in_packet) fill_packet(s);
+    if (!s->events.in_packet) return;
+    call->packet = &s->layer->packet;
+    show_frame(s->frame, &s->layer->packet);
 }
 
 
-void smos__show_packet(smos_shard_t *s)
+static inline void raise(smos_shard_t *s, smos__set_t *set, size_t flow, size_t event, uint32_t what)
 {
-    fill_packet(s);
-    s->call.packet = &s->packet;
-}
-
-
-static inline void raise(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
-{
-    smos_call_t *call = &s->call;
+    smos_call_t *call = &s->events.call;
     const smos__flow_t *f = &s->arena.hot[flow];
-    if (s->shown != flow) show(s, f, flow);
-    call->detail = detail;
+    if (__builtin_expect(s->events.dropped, 0) && s->events.in_packet) return; /* nobody behind who dropped it sees the packet, at no later event either */
+    if (__builtin_expect(!call->packet, 1)) show(s, flow, f);
     call->event = (uint8_t)what;
     call->side = (uint8_t)(what >> 8);
     call->hook = (uint8_t)(what >> 16);
-    smos__events_raise(&s->events, f, flow, call, (uint8_t)what);
+    call->existing = (uint8_t)(what >> 24);
+    if (__builtin_expect(f->flags & SMOS__FLOW_EXISTING, 0)) {
+        call->existing = 1;
+        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* else all pay for it */
+    }
+    set->dispatch[event](&s->events, set, (uint32_t)flow, event);
 }
 
 
-void smos__raise_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, uint32_t detail)
+void smos__raise_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, size_t event, uint32_t what) { raise(s, set, flow, event, what); }
+
+
+void smos__raise_detail_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, uint32_t what, uint32_t detail)
 {
-    raise(s, flow, what, detail);
+    s->events.call.detail = detail;
+    raise(s, set, flow, (uint8_t)what, what);
+    s->events.call.detail = 0;
 }
 
 
-void smos__raise_bytes_wanted(smos_shard_t *s, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
+void smos__raise_bytes_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
 {
-    s->call.data = data;
-    s->call.length = length;
-    s->call.offset = offset;
-    raise(s, flow, what, detail);
-    s->call.data = NULL;
-    s->call.length = s->call.offset = 0;
+    smos_call_t *call = &s->events.call;
+    call->data = data;
+    call->length = length;
+    call->offset = offset;
+    call->detail = detail;
+    raise(s, set, flow, (uint8_t)what, what);
+    call->data = NULL;
+    call->length = call->offset = 0;
+    call->detail = 0;
 }
 
 
@@ -97,7 +92,7 @@ void smos__conflict_raise(smos_shard_t *s, uint32_t flow, uint32_t anomaly, cons
             smos__outbox_anomaly(&s->outbox, s->now_ns, smos__anomaly_name(anomaly), smos__flow_handle(&s->arena, flow), &s->arena.hot[flow].tuple, conflict);
         }
     }
-    int side = s->events.in_packet ? s->from : SMOS_CLIENT;
+    int side = s->events.in_packet ? s->layer->from : SMOS_CLIENT;
     if (conflict)
         smos__raise_bytes(s, flow, SMOS_ANOMALY, side, SMOS_NO_HOOK, conflict->copies, conflict->length, conflict->offset, anomaly);
     else

@@ -131,10 +131,10 @@ static void gather(smos_shard_t *s)
 }
 
 
-static void show_module(smos_stats_module_t *shown, const smos_stats_module_t *counted)
+static void show_module(smos_stats_module_t *shown, const smos_box_t *box)
 {
-    *shown = *counted;
-    for (size_t i = 0; i < sizeof counted->event_calls / sizeof *counted->event_calls; i++) shown->calls += counted->event_calls[i];
+    *shown = box->stats;
+    for (size_t i = 0; i < sizeof shown->event_calls / sizeof *shown->event_calls; i++) shown->calls += shown->event_calls[i] += SMOS__CYCLE_SAMPLE - box->untimed[i];
 }
 
 
@@ -151,7 +151,7 @@ void smos__stats_publish(smos_shard_t *s)
     for (int i = 0; i < SMOS_MAX_MODULES; i++) {
         const smos__socket_t *socket = s->events.sockets[i];
         if (socket && socket == socket->box->sockets[0])
-            show_module(&modules[i], &socket->box->stats);
+            show_module(&modules[i], socket->box);
         else if (modules[i].name[0])
             memset(&modules[i], 0, sizeof modules[i]);
     }

@@ -109,7 +109,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
     smos_shard_t *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (s == MAP_FAILED) return snprintf(error, SMOS_ERROR_SIZE, "out of memory"), NULL;
     s->config = *config;
-    s->flow = s->shown = SMOS__NO_FLOW;
+    s->flow = SMOS__NO_FLOW;
     s->collect = config->records || config->publish & SMOS_PUBLISH_FLOWS;
     s->tcp = (smos__tcp_config_t){config->flow_buffer, config->flow_segments > UINT16_MAX ? UINT16_MAX : config->flow_segments, config->gap_bytes, config->gap_segments,
                                   config->gap_ns, config->depth, config->overlap_policy, config->urgent_policy, config->detail,

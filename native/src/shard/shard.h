@@ -56,13 +56,19 @@ typedef struct smos__late_syn {
 #define SMOS__LATE_SYNS 16
 
 struct smos_shard {
+    union {
+        smos__events_t events;
+        struct {
+            uint8_t before_now[offsetof(smos__events_t, call.time_ns)];
+            int64_t now_ns; /* packet time, which never goes back: where handlers see it */
+        };
+    };
     smos_config_t config;
     smos__arena_t arena;
     smos__table_t table;
     smos__queue_t unconfirmed; /* flows that are given up first, oldest first */
     uint32_t expire_hand;      /* slot that is looked at next for a flow whose time is over */
     int64_t expire_ns;         /* packet time up to which slots were looked at */
-    smos__events_t events;
     smos__timers_t timers;
     smos__history_t history;
     smos__edits_t edits;
@@ -70,7 +76,6 @@ struct smos_shard {
     smos__tcp_config_t tcp;
     smos__tcp_t under;              /* the packet's flow for tcp/; what is the same for all flows is set once */
     int64_t timeout[SMOS__CLASSES]; /* SMOS__NEVER: none */
-    int64_t now_ns;                 /* packet time: never goes back */
     uint32_t evict_hand;
 
     smos__port_t *port;
@@ -99,16 +104,12 @@ struct smos_shard {
     bool datagrams; /* fragments wait for each other */
     smos__verdict_t verdict;
     const smos__frame_t *frame;
-    const smos__layer_t *layer;
-    int from;
-    uint32_t shown;     /* the flow that `call` and `packet` show; SMOS__NO_FLOW, and always outside of packets: to be filled */
+    smos__layer_t *layer; /* its packet is what handlers see */
     bool can_send;      /* the port sends packets of our own */
     uint32_t sent_before; /* the sender's highest number before this packet (TCP) */
     bool in_raw, redirected; /* PKT_IN of raw sockets is under way; it goes to the owner of `redirect` */
     smos_tuple_t redirect;
     bool nested;        /* it lies in a tunnel, or has one in it */
-    smos_call_t call;     /* the event under way: no handler's call raises another */
-    smos_packet_t packet; /* as handlers see it */
     uint32_t flow;      /* its flow, SMOS__NO_FLOW outside */
     int64_t anomaly_second; /* event rate limit */
     uint32_t anomaly_budget;
@@ -159,32 +160,41 @@ extern const smos__tcp_sink_t smos__shard_sink;
 void smos__sink_data(void *shard, int receiver, const uint8_t *data, uint32_t length, uint64_t offset); /* its `data` */
 
 /* raise.c */
-/* What handlers see of the packet under the hand, brought up to date. */
-void smos__show_packet(smos_shard_t *);
+/* What the layer's packet says of the frame, brought up to date. */
+void smos__show_frame(smos_shard_t *);
 void smos__anomaly_raise(smos_shard_t *, uint32_t flow, uint32_t anomaly);
 void smos__conflict_raise(smos_shard_t *, uint32_t flow, uint32_t anomaly, const smos__conflict_t *); /* the same, with both versions of the bytes */
 
 /* Raising costs a look into the flow's set where nobody wants the event. `what` packs event, side and hook as in smos_call_t. */
 #define SMOS__WHAT(event, side, hook) ((uint32_t)(event) | (uint32_t)(side) << 8 | (uint32_t)(hook) << 16)
-void smos__raise_wanted(smos_shard_t *, uint32_t flow, uint32_t what, uint32_t detail);
-void smos__raise_bytes_wanted(smos_shard_t *, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail);
+void smos__raise_wanted(smos_shard_t *, smos__set_t *, uint32_t flow, size_t event, uint32_t what);
+void smos__raise_detail_wanted(smos_shard_t *, smos__set_t *, uint32_t flow, uint32_t what, uint32_t detail);
+void smos__raise_bytes_wanted(smos_shard_t *, smos__set_t *, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail);
 
-static inline bool smos__raised(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook)
+/* The flow's set, if somebody wants the event. */
+static inline smos__set_t *smos__raised(smos_shard_t *s, const smos__flow_t *f, smos_event_t event, int side, int hook)
 {
+    smos__set_t *set = &s->events.sets.set[f->set];
     s->counters[SMOS__C_event_pkt_in + event]++;
-    return smos__events_wanted(&s->events, &s->arena.hot[flow], event, side, hook);
+    return __builtin_expect(set->mask[hook][side] & SMOS_BIT(event), 0) ? set : NULL;
+}
+
+static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook)
+{
+    smos__set_t *set = smos__raised(s, &s->arena.hot[flow], event, side, hook);
+    if (set) smos__raise_wanted(s, set, flow, event, SMOS__WHAT(event, side, hook));
 }
 
 static inline void smos__raise_detail(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, uint32_t detail)
 {
-    if (smos__raised(s, flow, event, side, hook)) smos__raise_wanted(s, flow, SMOS__WHAT(event, side, hook), detail);
+    smos__set_t *set = smos__raised(s, &s->arena.hot[flow], event, side, hook);
+    if (set) smos__raise_detail_wanted(s, set, flow, SMOS__WHAT(event, side, hook), detail);
 }
-
-static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook) { smos__raise_detail(s, flow, event, side, hook, 0); }
 
 static inline void smos__raise_bytes(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
 {
-    if (smos__raised(s, flow, event, side, hook)) smos__raise_bytes_wanted(s, flow, SMOS__WHAT(event, side, hook), data, length, offset, detail);
+    smos__set_t *set = smos__raised(s, &s->arena.hot[flow], event, side, hook);
+    if (set) smos__raise_bytes_wanted(s, set, flow, SMOS__WHAT(event, side, hook), data, length, offset, detail);
 }
 
 /* api_timers.c: calls the timers that packet time has come to. */
@@ -243,7 +253,7 @@ int smos__shard_add_port(smos_shard_t *, smos__port_t *, char *error);
 int smos__shard_replace_port(smos_shard_t *, int place, smos__port_t *, char *error);
 
 /* icmp.c: what an ICMP error tells the flow that it quotes, if that is this shard's. */
-void smos__icmp_error(smos_shard_t *, const smos__frame_t *, const smos__layer_t *, const smos_tuple_t *quoted);
+void smos__icmp_error(smos_shard_t *, const smos__frame_t *, smos__layer_t *, const smos_tuple_t *quoted);
 /* config.c */
 void smos__defrag_config(const smos_config_t *, smos__defrag_config_t *out); /* but for its key */
 uint64_t smos__shard_bytes(const smos_config_t *); /* all that a shard of this configuration maps and allocates when it is made, but for its sets */

@@ -18,9 +18,9 @@
 uint32_t smos__usual_options(const uint8_t *p, uint32_t n, bool syn, smos__layer_t *l);
 
 /* Neighbours in the layer are written as one word. */
-_Static_assert(offsetof(smos__layer_t, ack) == offsetof(smos__layer_t, seq) + 4 && offsetof(smos__layer_t, wscale) == offsetof(smos__layer_t, tcp_flags) + 1 &&
-               offsetof(smos__layer_t, mss) == offsetof(smos__layer_t, tcp_flags) + 2 && offsetof(smos__layer_t, ttl) == offsetof(smos__layer_t, sack_blocks) + 1 &&
-               offsetof(smos__layer_t, tunnel_kind) == offsetof(smos__layer_t, sack_blocks) + 2 && offsetof(smos__layer_t, anomaly_count) == offsetof(smos__layer_t, sack_blocks) + 3 &&
+_Static_assert(offsetof(smos__layer_t, ack) == offsetof(smos__layer_t, seq) + 4 && offsetof(smos__layer_t, wscale) == offsetof(smos__layer_t, mss) + 2 &&
+               offsetof(smos__layer_t, sack_blocks) == offsetof(smos__layer_t, mss) + 3 && offsetof(smos__layer_t, anomaly_count) == offsetof(smos__layer_t, tunnel_kind) + 1 &&
+               offsetof(smos__layer_t, icmp_type) == offsetof(smos__layer_t, tunnel_kind) + 2 && offsetof(smos__layer_t, icmp_code) == offsetof(smos__layer_t, tunnel_kind) + 3 &&
                offsetof(smos_tuple_t, dport) == offsetof(smos_tuple_t, sport) + 2 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "neighbours");
 
 static inline void smos__put32(void *to, uint32_t v) { memcpy(to, &v, sizeof v); }
@@ -57,8 +57,8 @@ static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const sm
         if (!smos__sum_right(smos__sum64(ip, SMOS__IPV4, 0)) || !smos__sum_right(smos__sum64(tcp, segment, pseudo))) return false;
     }
     smos__layer_t *l = &out->layer[0];
-    smos__put32(&l->sack_blocks, (uint32_t)ip[8] << 8); /* and ttl, tunnel_kind, anomaly_count */
-    smos__put32(&l->tcp_flags, tcp[13]);                /* and wscale, mss */
+    smos__put32(&l->mss, 0);         /* and wscale, sack_blocks */
+    smos__put32(&l->tunnel_kind, 0); /* and anomaly_count, icmp_type, icmp_code */
     if (header == 32 && smos__be32(tcp + 20) == SMOS__TIMESTAMPS) {
         flags |= SMOS__HAS_TIMESTAMP;
         l->tsval = smos__be32(tcp + 24);
@@ -91,14 +91,15 @@ static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const sm
     numbers = __builtin_bswap64(numbers);
     numbers = numbers << 32 | numbers >> 32;
     memcpy(&l->seq, &numbers, 8); /* and ack */
+    l->tcp_flags = tcp[13];
     l->window = smos__be16(tcp + 14);
     l->urgent = smos__be16(tcp + 18);
     l->vlan[0] = outer;
     l->vlan[1] = inner;
     l->tunnel_id = 0;
     l->flags = flags;
-    l->icmp_type = l->icmp_code = 0;
     l->ip_id = smos__be16(ip + 4);
+    l->ttl = ip[8];
     out->result = SMOS__WIRE_OK;
     out->layers = 1;
     out->anomaly_count = 0;

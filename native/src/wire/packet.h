@@ -7,6 +7,7 @@
 #define SMOS__PACKET_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "shardmos/shardmos.h"
@@ -78,36 +79,48 @@ enum { /* smos__layer_t.flags */
 /* One IP packet within a frame. Pointers are into the frame or, when SMOS__REASSEMBLED, into the defragmenter's buffer; both
  * stay until the end of the burst. */
 typedef struct smos__layer {
+    union {
+        smos_packet_t packet; /* what handlers see, in place; what it says of the frame is filled in for the first of them */
+        struct {
+            uint8_t of_frame[offsetof(smos_packet_t, ip)];
+            const uint8_t *ip;
+            const uint8_t *l4;      /* NULL unless SMOS__L4_WHOLE, or for protocols without a decoder the first byte after IP */
+            const uint8_t *payload; /* NULL if payload_captured is 0 */
+            uint32_t payload_captured;
+            uint32_t payload_len; /* transport payload by the headers, clamped to what the enclosing layer can hold on the wire */
+            uint32_t ip_len;
+            uint32_t seq, ack; /* TCP, like the next three; else 0 */
+            uint16_t window;
+            uint16_t urgent;
+            uint8_t tcp_flags;
+            uint8_t from; /* which end of the flow; set by the shard */
+        };
+    };
     smos_tuple_t tuple; /* vlan and tunnel always filled; the flow key masks them by configuration */
-    /* from here to tcp_flags as in smos_packet_t: copied in one piece */
-    const uint8_t *ip;
-    const uint8_t *l4;      /* NULL unless SMOS__L4_WHOLE, or for protocols without a decoder the first byte after IP */
-    const uint8_t *payload; /* NULL if payload_captured is 0 */
-    uint32_t payload_captured;
-    uint32_t payload_len; /* transport payload by the headers, clamped to what the enclosing layer can hold on the wire */
-    uint32_t ip_len;
-    uint32_t seq, ack;
-    uint16_t window;
-    uint16_t urgent;
-    uint8_t tcp_flags;
-    uint8_t wscale;
-    uint16_t mss;
     uint32_t ip_captured; /* bytes readable from ip on */
     uint32_t tsval, tsecr;
+    uint16_t mss;
+    uint8_t wscale;
     uint8_t sack_blocks;  /* number of blocks, at `sack` as pairs of big-endian uint32 */
-    uint8_t ttl;
     uint8_t tunnel_kind;  /* SMOS_TUNNEL_* of the innermost tunnel around this layer */
     uint8_t anomaly_count;
-    uint16_t anomalies[SMOS__MAX_ANOMALIES]; /* smos__anomaly ids found while decoding this layer */
+    uint8_t icmp_type, icmp_code;
     uint16_t vlan[2];     /* outermost first, 0 none */
     uint32_t tunnel_id;   /* VNI, GRE key, TEID, 0 none */
     uint32_t flags;
-    const uint8_t *sack;
-    uint8_t icmp_type, icmp_code;
     uint16_t ip_id;
+    uint8_t ttl;
+    uint16_t anomalies[SMOS__MAX_ANOMALIES]; /* smos__anomaly ids found while decoding this layer */
+    const uint8_t *sack;
     smos_tuple_t quoted;  /* SMOS__ICMP_ERROR: as quoted, src being the quoted packet's sender */
     uint32_t quoted_seq;  /* TCP */
 } smos__layer_t;
+
+#define SMOS__IN_PLACE(field) (offsetof(smos_packet_t, field) == offsetof(smos__layer_t, field))
+_Static_assert(SMOS__IN_PLACE(ip) && SMOS__IN_PLACE(payload) && SMOS__IN_PLACE(ip_len) && SMOS__IN_PLACE(seq) && SMOS__IN_PLACE(urgent) && SMOS__IN_PLACE(from), "the decoder fills handlers' view");
+_Static_assert(offsetof(smos__frame_t, data) == offsetof(smos_packet_t, frame) && offsetof(smos__frame_t, len) == offsetof(smos_packet_t, len) &&
+               offsetof(smos__frame_t, time_ns) == offsetof(smos_packet_t, time_ns), "copied in one piece");
+#undef SMOS__IN_PLACE
 
 typedef enum smos__wire_result {
     SMOS__WIRE_OK = 0,        /* at least one layer */
