@@ -8,8 +8,16 @@ enum { MAGIC_MICRO = 0xa1b2c3d4, MAGIC_NANO = 0xa1b23c4d, MAGIC_MODIFIED = 0xa1b
 
 #define FILE_HEADER 24
 
+static inline uint32_t u32(const uint8_t *p, bool swapped)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return swapped ? __builtin_bswap32(v) : v;
+}
+
+
 /* Records that lie whole before the end of what can be read, as nearly all do: up to `max` frames, nothing unusual among them. */
-static int receive_whole(smos__capture_t *c, smos__frame_t *burst, int max)
+static inline __attribute__((always_inline)) int receive_whole(smos__capture_t *c, smos__frame_t *burst, int max, bool swapped)
 {
     smos__source_t *s = c->source;
     const uint8_t *at = s->at, *ahead = s->ahead;
@@ -20,9 +28,9 @@ static int receive_whole(smos__capture_t *c, smos__frame_t *burst, int max)
     int64_t last_ns = c->last_ns;
     int n = 0;
     for (; n < max && (size_t)(s->end - at) >= header; n++) {
-        uint32_t caplen = smos__u32(c, at + 8), len = smos__u32(c, at + 12);
+        uint32_t caplen = u32(at + 8, swapped), len = u32(at + 12, swapped);
         if (caplen > SMOS__MAX_CAPLEN || (size_t)(s->end - at) < (size_t)header + caplen) break;
-        int64_t time_ns = (int64_t)smos__u32(c, at) * 1000000000 + (int64_t)smos__u32(c, at + 4) * tick_ns;
+        int64_t time_ns = (int64_t)u32(at, swapped) * 1000000000 + (int64_t)u32(at + 4, swapped) * tick_ns;
         const uint8_t *data = at + header;
         at = data + caplen;
         if (caplen > snaplen) caplen = snaplen;
@@ -51,7 +59,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
     s->release(s);
     const uint8_t *begin = s->at;
     const uint32_t header = c->record_header, snaplen = c->snaplen;
-    int n = c->lengths == 0 ? receive_whole(c, burst, max) : 0, got = SMOS__SOURCE_OK;
+    int n = c->lengths ? 0 : c->swapped ? receive_whole(c, burst, max, true) : receive_whole(c, burst, max, false), got = SMOS__SOURCE_OK;
     size_t walked = (size_t)(s->at - begin);
     while (n < max) {
         if ((got = smos__source_need(s, header)) != SMOS__SOURCE_OK) break;

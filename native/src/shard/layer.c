@@ -239,6 +239,23 @@ static __attribute__((noinline)) void tell_plain(smos_shard_t *s, const smos__fr
 }
 
 
+/* The same, where nothing but its bytes is asked for. */
+static __attribute__((noinline)) void deliver_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i, int from)
+{
+    smos__endpoint_t *e = &s->arena.hot[i].end[from];
+    const uint32_t length = l->payload_len;
+    enter(s, frame, l, i, from);
+    s->sent_before = l->seq;
+    SMOS__COUNT(s, event_pkt_in);
+    uint64_t offset = e->offset;
+    e->offset += length;
+    e->rcv_nxt += length;
+    smos__sink_data(s, from ^ 1, l->payload, length, offset);
+    smos__raise(s, i, SMOS_PKT_IN, from ^ 1, SMOS_RECEIVER); /* its handler may have asked for it */
+    leave(s, l, i, from, length);
+}
+
+
 bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i)
 {
     const uint16_t open = SMOS__FLOW_TWO_SIDED | SMOS__FLOW_STARTED_RECEIVER, either = SMOS__FLOW_STREAMS | SMOS__FLOW_SETUP | SMOS__FLOW_EXISTING | SMOS__FLOW_SYN_AGAIN;
@@ -256,7 +273,10 @@ bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__laye
     const smos__set_t *set = &s->events.sets.set[f->set];
     uint32_t asked = ((set->mask[SMOS_SENDER][from] | set->mask[SMOS_RECEIVER][from ^ 1]) & SMOS_BIT(SMOS_PKT_IN)) | (s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT));
     if (asked || (l->payload_len && (f->flags & SMOS__FLOW_STREAM_OF(from) || e->flags & SMOS__EP_STOPPED))) {
-        tell_plain(s, frame, l, i, from);
+        if (asked || l->payload_captured != l->payload_len || s->tcp.depth || e->flags & SMOS__EP_STOPPED)
+            tell_plain(s, frame, l, i, from);
+        else
+            deliver_plain(s, frame, l, i, from);
         return true;
     }
     SMOS__ADD(s, event_pkt_in, 2);

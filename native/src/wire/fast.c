@@ -1,43 +1,43 @@
 /* fast.c: the plain case (fast.h), with at most two VLAN tags too. */
 #include "wire/fast.h"
 
+#define OPTION(kind, length) ((kind) << 8 | (length))
+
 uint32_t smos__usual_options(const uint8_t *p, uint32_t n, bool syn, smos__layer_t *l)
 {
     uint32_t seen = 0, flags = 0;
-    for (uint32_t i = 0; i < n;) {
-        uint8_t kind = p[i];
-        if (kind == 0) break;
-        if (kind == 1) {
-            i++;
+    for (const uint8_t *end = p + n; p < end;) {
+        if (*p <= 1) {
+            if (*p == 0) break;
+            p++;
             continue;
         }
-        if (i + 2 > n) return SMOS__UNUSUAL;
-        uint32_t length = p[i + 1];
-        const uint8_t *v = p + i + 2;
-        if (kind > 8 || i + length > n || seen >> kind & 1) return SMOS__UNUSUAL;
-        seen |= 1u << kind;
-        if (kind == 8 && length == 10) {
-            l->tsval = smos__be32(v);
-            l->tsecr = smos__be32(v + 4);
+        if (end - p < 2) return SMOS__UNUSUAL;
+        uint32_t option = smos__be16(p), length = option & 0xff, bit = 1u << (option >> 8 & 31);
+        if (length > (uint32_t)(end - p) || seen & bit) return SMOS__UNUSUAL;
+        seen |= bit;
+        if (option == OPTION(8, 10)) {
+            l->tsval = smos__be32(p + 2);
+            l->tsecr = smos__be32(p + 6);
             flags |= SMOS__HAS_TIMESTAMP;
-        } else if (kind == 5 && length >= 10 && length % 8 == 2) {
-            l->sack = v;
+        } else if (option >> 8 == 5 && length >= 10 && length % 8 == 2) {
+            l->sack = p + 2;
             l->sack_blocks = (uint8_t)(length / 8);
             flags |= SMOS__HAS_SACK;
         } else if (!syn) {
             return SMOS__UNUSUAL;
-        } else if (kind == 2 && length == 4) {
-            l->mss = smos__be16(v);
+        } else if (option == OPTION(2, 4)) {
+            l->mss = smos__be16(p + 2);
             flags |= SMOS__HAS_MSS;
-        } else if (kind == 3 && length == 3 && v[0] <= 14) {
-            l->wscale = v[0];
+        } else if (option == OPTION(3, 3) && p[2] <= 14) {
+            l->wscale = p[2];
             flags |= SMOS__HAS_WSCALE;
-        } else if (kind == 4 && length == 2) {
+        } else if (option == OPTION(4, 2)) {
             flags |= SMOS__SACK_PERMITTED;
         } else {
             return SMOS__UNUSUAL;
         }
-        i += length;
+        p += length;
     }
     return flags;
 }
