@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 130 ended by Ctrl-C, 141 nobody read the 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from importlib import import_module
@@ -83,6 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: what is opened next would be taken for it
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the locale has no character for
     code = call(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()
