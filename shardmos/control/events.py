@@ -10,11 +10,10 @@ from typing import Any, cast
 import zmq
 import zmq.asyncio
 
-from shardmos.control.protocol import MAX_TRANSPORT, VERSION, ProtocolError, bind_private, pack, unpack
+from shardmos.control.protocol import MAX_TOPIC, MAX_TRANSPORT, VERSION, ProtocolError, bind_private, pack, unpack
 from shardmos.flow import Flow, split_records
 from shardmos.workers.emitted import decode_data
 
-MAX_TOPIC = 256
 MAX_TOPICS = 4096
 HWM = 1000
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
