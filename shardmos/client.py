@@ -22,6 +22,7 @@ import zmq.asyncio
 from shardmos.control.protocol import (
     DEFAULT_NAME,
     MAX_CONTENT,
+    MAX_TOPIC,
     MAX_TRANSPORT,
     RemoteError,
     check_params,
@@ -30,7 +31,7 @@ from shardmos.control.protocol import (
     request,
     unpack,
 )
-from shardmos.errors import ModuleError, ShardmosError
+from shardmos.errors import ModuleError, ShardmosError, UsageError
 
 __all__ = ["AsyncClient", "Client", "RemoteError"]
 
@@ -40,14 +41,28 @@ _LOOK_SECONDS = 0.5
 _EVENT_HWM = 10_000
 
 
+def _seconds(timeout: float) -> float:
+    """How long to wait; ZeroMQ counts milliseconds in 32 bits."""
+    if not isinstance(timeout, int | float) or not timeout >= 0:
+        raise UsageError(f"timeout: {timeout!r}; give seconds, from 0 on")
+    return min(float(timeout), 1e6)
+
+
 class _Connection:
     """What both clients share: where the coordinator is, and the numbering of requests."""
 
+    _context: zmq.Context[Any]
+
     def __init__(self, name: str = DEFAULT_NAME, timeout: float = TIMEOUT) -> None:
         self.name = name
-        self.timeout = timeout
+        self.timeout = _seconds(timeout)
+        self._closed = False
         self._paths = find_coordinator(name)
         self._ids = itertools.count(1)
+
+    def _open(self) -> None:
+        if self._closed:
+            raise ShardmosError("the client is closed; make another one")
 
     def _dealer(self, socket: Any) -> Any:
         socket.set(zmq.LINGER, 0)
@@ -55,11 +70,19 @@ class _Connection:
         socket.connect(f"ipc://{self._paths['commands']}")
         return socket
 
-    def _subscriber(self, socket: Any, topic: str) -> Any:
+    def _subscriber(self, topic: str) -> Any:
+        self._open()
+        try:
+            prefix = topic.encode()
+        except (AttributeError, UnicodeEncodeError):
+            raise UsageError(f"topic {topic!r}: give text") from None
+        if len(prefix) > MAX_TOPIC:
+            raise UsageError(f"topic {topic[:64]!r}...: give text of at most {MAX_TOPIC} bytes")
+        socket = self._context.socket(zmq.SUB)
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.RCVHWM, _EVENT_HWM)
         socket.set(zmq.MAXMSGSIZE, MAX_TRANSPORT)
-        socket.set(zmq.SUBSCRIBE, topic.encode())
+        socket.set(zmq.SUBSCRIBE, prefix)
         socket.connect(f"ipc://{self._paths['events']}")
         return socket
 
@@ -122,7 +145,8 @@ class Client(_Connection):
 
     def call(self, op: str, args: Mapping[str, Any] | None = None, timeout: float | None = None) -> Any:
         """Any command of docs/protocol.md."""
-        seconds = self.timeout if timeout is None else timeout
+        self._open()
+        seconds = self.timeout if timeout is None else _seconds(timeout)
         id, deadline = next(self._ids), time.monotonic() + seconds
         self._socket.send(request(id, op, args or {}))
         while self._socket.poll(max(deadline - time.monotonic(), 0) * 1000):
@@ -174,7 +198,8 @@ class Client(_Connection):
 
     def events(self, topic: str = "", timeout: float | None = None) -> Events:
         """Events whose topic begins with `topic`, subscribed from now on; ends after `timeout` seconds without one."""
-        events = Events(self, self._subscriber(self._context.socket(zmq.SUB), topic), timeout)
+        wait = None if timeout is None else _seconds(timeout)
+        events = Events(self, self._subscriber(topic), wait)
         deadline = time.monotonic() + self.timeout
         while topic not in self.status()["subscriptions"]:
             if time.monotonic() > deadline:
@@ -185,6 +210,7 @@ class Client(_Connection):
 
     def close(self) -> None:
         """Twice is once."""
+        self._closed = True
         self._context.destroy(linger=0)
 
     def __enter__(self) -> Self:
@@ -246,10 +272,11 @@ class AsyncClient(_Connection):
 
     async def call(self, op: str, args: Mapping[str, Any] | None = None, timeout: float | None = None) -> Any:
         """Any command of docs/protocol.md."""
+        self._open()
         if self._socket is None:
             self._socket = self._dealer(self._context.socket(zmq.DEALER))
             self._reader = asyncio.create_task(self._read())
-        seconds, id = self.timeout if timeout is None else timeout, next(self._ids)
+        seconds, id = self.timeout if timeout is None else _seconds(timeout), next(self._ids)
         future = self._waiting[id] = asyncio.get_running_loop().create_future()
         try:
             await self._socket.send(request(id, op, args or {}))
@@ -305,7 +332,8 @@ class AsyncClient(_Connection):
 
     async def events(self, topic: str = "", timeout: float | None = None) -> AsyncIterator[dict[str, Any]]:
         """Events whose topic begins with `topic`; subscribed when the iteration begins."""
-        socket = self._subscriber(self._context.socket(zmq.SUB), topic)
+        timeout = None if timeout is None else _seconds(timeout)
+        socket = self._subscriber(topic)
         last: dict[str, int] = {}
         try:
             quiet = 0.0
@@ -327,6 +355,7 @@ class AsyncClient(_Connection):
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
             self._reader = None
+        self._closed = True
         self._context.destroy(linger=0)
 
     async def __aenter__(self) -> Self:

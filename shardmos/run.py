@@ -93,7 +93,7 @@ def execute(
     for name in names:
         if names.count(name) > 1:
             raise ModuleError(f"module {name} is given twice; set `name` in one of the classes")
-    on_events = _unpacker(on_event)
+    on_events = _unpacker(on_event, {type(each).name for each in modules if isinstance(each, Middlebox)})
     if check_workers(workers) > 1:
         if write is not None:
             raise UsageError("packets are written by one worker, in their order: leave -w out")
@@ -249,13 +249,17 @@ def _name(module: Module) -> str:
     return os.path.splitext(os.path.basename(module.path))[0] if isinstance(module, CModule) else type(module).name
 
 
-def _unpacker(on_event: EventCallback | None) -> Callable[[bytes], None] | None:
+def _unpacker(on_event: EventCallback | None, python: set[str]) -> Callable[[bytes], None] | None:
     if on_event is None:
         return None
     import msgpack
 
+    from shardmos.workers.emitted import decode_data
+
     def unpack(events: bytes) -> None:
         for event in msgpack.unpackb(events, strict_map_key=False):
+            if event["topic"].startswith("module."):
+                event["data"] = decode_data(event["data"], event["topic"].split(".")[1] in python)
             on_event(event)
 
     return unpack

@@ -118,6 +118,25 @@ def test_standard_input_that_is_closed(command: list[str]) -> None:
     assert_one_line(result, 1, "standard input is closed")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--version"], ["flows", "--help"], ["flows", "-r", "CAPTURE"], ["flows", "-r", "CAPTURE", "--json"],
+        ["flows", "-r", "CAPTURE", "--explain", "#1"], ["run", "-r", "CAPTURE", "-m", "count"],
+        ["run", "-r", "CAPTURE", "-m", "count", "--events"],
+    ],
+)  # fmt: skip
+def test_an_output_that_cannot_be_written(capture: Path, command: list[str]) -> None:
+    line = [*COMMAND, *(str(capture) if each == "CAPTURE" else each for each in command)]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert_one_line(result, 1, "standard output cannot be written: No space left on device")
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" >&-', *line], stderr=subprocess.PIPE, text=True, timeout=30, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
 def test_a_time_beyond_all_bounds_is_never(capture: Path) -> None:
     assert shardmos("flows", "-r", capture, "--set", "timeout_udp=1e300").returncode == 0
 

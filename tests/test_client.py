@@ -118,6 +118,10 @@ def test_what_is_refused_is_one_line_from_either(running: Running, tmp_path: Pat
         (lambda client: client.push(tmp_path / "none.py"), "no such file"),
         (lambda client: client.call("fly"), "fly"),
         (lambda client: client.call("rm", {"name": 5}), "name"),
+        *(
+            (lambda client, seconds=seconds: client.call("ping", timeout=seconds), f"timeout: {seconds!r}")
+            for seconds in (-1, float("nan"), "long")
+        ),
     ]
     with Client() as client:
         for ask, text in asks:
@@ -126,6 +130,41 @@ def test_what_is_refused_is_one_line_from_either(running: Running, tmp_path: Pat
             assert "\n" not in str(caught.value)
             with pytest.raises(ShardmosError, match=text):
                 asynchronous(ask)
+
+
+@pytest.mark.parametrize(("topic", "text"), [(5, "topic 5"), ("x" * 300, "256 bytes"), ("\udcff", "give text")])
+def test_a_topic_that_is_none_is_refused_at_once(running: Running, topic: Any, text: str) -> None:
+    began = time.monotonic()
+    with Client() as client, pytest.raises(ShardmosError, match=text):
+        client.events(topic)
+
+    async def first(client: AsyncClient) -> None:
+        async for _ in client.events(topic):
+            break
+
+    with pytest.raises(ShardmosError, match=text):
+        asynchronous(first)
+    assert time.monotonic() - began < 3
+
+
+def test_a_client_that_is_closed_says_so(running: Running) -> None:
+    client = Client(timeout=float("inf"))
+    assert client.ping()["name"] == "default"
+    client.close()
+    with pytest.raises(ShardmosError, match="the client is closed"):
+        client.ls()
+    with pytest.raises(ShardmosError, match="the client is closed"):
+        client.events("flow")
+
+    async def late(client: AsyncClient) -> Any:
+        await client.close()
+        return await client.ls()
+
+    with pytest.raises(ShardmosError, match="the client is closed"):
+        asynchronous(late)
+    for name in (None, 5, b"default"):
+        with pytest.raises(ShardmosError, match="coordinator's name"):
+            Client(name)  # type: ignore[arg-type]
 
 
 def test_events_end_after_a_silence_or_when_they_are_closed(running: Running) -> None:

@@ -236,3 +236,16 @@ def test_the_first_flow_comes_before_the_input_ends(many: Path, tmp_path: Path) 
     finally:
         writer.kill()
         writer.wait()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_thread_that_began_a_reading_may_end_before_it(tmp_path: Path, workers: int) -> None:
+    """Linux ends a process with the thread that forked it, which for a worker is too early."""
+    reading = flows(write_pcap(tmp_path / "many.pcap", conversations(3000)), workers=workers)
+    first: list[Flow] = []
+    thread = threading.Thread(target=lambda: first.append(next(reading)))
+    thread.start()
+    thread.join()
+    assert len(first) + sum(1 for _ in reading) == 3000
+    assert [each.name for each in threading.enumerate() if each.name.startswith("shardmos")] == []
+    assert children() == []

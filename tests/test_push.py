@@ -193,6 +193,20 @@ def test_a_handler_does_not_end_its_worker(client: Client, tmp_path: Path, error
     assert [worker["restarts"] for worker in client.status()["workers"]] == [0, 0]
 
 
+def test_ls_and_stats_cut_no_name_and_number_where_the_output_is_narrow(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    path = write_module(tmp_path / "probe.py", "word = sm.param('')\nfirst = sm.param('')\n" + EMIT.format(number=1))
+    version = client.push(path, first="one of the more usual lengths", word="line 1\nline 2\n" * 100)["version"]
+    until(lambda: client.ls()[0]["calls"] > 10)
+    listed = shardmos("ls").stdout.splitlines()
+    assert len(listed) == 2 and version[:12] in listed[1] and "first=one of the more usual lengths" in listed[1]
+    assert "word=line 1 line 2" in listed[1] and len(listed[1]) < 250
+    stats = shardmos("stats", "--all").stdout
+    assert "…" not in stats and version[:12] in stats and "cycles/call" in stats
+
+
 def test_as_gives_a_python_module_another_name(client: Client, tmp_path: Path) -> None:
     path = write_module(tmp_path / "probe.py", EMIT.format(number=1))
     assert client.push(path, name="other")["name"] == "other"

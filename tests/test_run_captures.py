@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_help import shardmos
+from cli_help import COMMAND, shardmos
 from traffic import conversations, write_pcap
 
 import shardmos as sm
@@ -139,3 +141,23 @@ def test_what_a_handler_prints_appears_once(many: Path, tmp_path: Path) -> None:
     path.write_text(SOURCE.replace("self.flows += 1", say))
     result = shardmos("run", "-r", many, "-m", path, "-w", 2)
     assert result.stdout.count("\nflow 10.1.") + result.stdout.startswith("flow 10.1.") == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_middlebox_emits_comes_as_it_was_meant(tmp_path: Path, many: Path, workers: int) -> None:
+    module = tmp_path / "say.py"
+    module.write_text(
+        "import shardmos as sm\nclass Say(sm.Middlebox):\n    @sm.on(sm.CONN_END)\n"
+        "    def end(self, flow): self.emit('end', {'port': flow.server_port, 'name': 'höflich', 'raw': b'\\xff'})\n"
+    )
+    told: list[dict[str, Any]] = []
+    sm.run(many, str(module), workers=workers, on_event=told.append)
+    assert [each["data"] for each in told] == [{"port": 80, "name": "höflich", "raw": b"\xff"}] * 200
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for environment, name in (({**os.environ, "PYTHONUTF8": "1"}, "höflich"), (ascii_only, "h\\xf6flich")):
+        result = subprocess.run(
+            [*COMMAND, "run", "-r", str(many), "-m", str(module), "-w", str(workers), "--events"],
+            capture_output=True, encoding="utf-8", env=environment, timeout=60, check=True,
+        )  # fmt: skip
+        first = result.stdout.splitlines()[0]
+        assert '"topic": "module.Say.end"' in first and f'"data": {{"port": 80, "name": "{name}"' in first

@@ -45,10 +45,6 @@ def logged(tmp_path: Path, frames: list[bytes]) -> tuple[list[dict[str, Any]], A
     result = execute(write_pcap(tmp_path / "http.pcap", frames), [box], on_event=events.append)
     assert result.error_count == 0, result.errors
     rows = [event["data"] for event in events if event.get("topic", "").endswith("exchange")]
-    if rows and isinstance(rows[0], bytes):
-        import msgpack
-
-        rows = [msgpack.unpackb(row) for row in rows]
     return rows, result.summaries[0]
 
 

@@ -124,10 +124,28 @@ def explain_flow(paths: list[str], text: str, options: dict[str, Any]) -> None:
         row = _row(paths, meant, options)
         meant, begin = Endpoints((row.client, row.client_port), (row.server, row.server_port)), row.start_ns
         only = lambda flow: flow.start_ns == begin  # noqa: E731  # two flows of the same endpoints
-    explain = Explain(meant, lambda line: print(line), only)
-    warn(execute(paths, [explain], **options))
+    explain = Explain(meant, _tell, only)
+    try:
+        warn(execute(paths, [explain], **options))
+    except _OutputError as end:
+        raise end.error from None
     if not explain.found:
         raise ShardmosError(f"--explain {text}: no such flow in the capture")
+
+
+class _OutputError(BaseException):
+    """Ends the run that a handler writes the output of; of another exception it would go on."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _tell(line: str) -> None:
+    try:
+        print(line)
+    except OSError as error:
+        raise _OutputError(error) from None
 
 
 def _row(paths: list[str], number: int, options: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 130 ended by Ctrl-C, 141 nobody read the 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from importlib import import_module
@@ -91,11 +92,16 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: never returns, never shows a traceback for what the user can mend."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: what is opened next would be taken for it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the locale has no character for
     code = call(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        code = _quiet()
+    except OSError as error:
+        code = _unwritten(error)
     sys.exit(code)
 
 
@@ -124,8 +130,8 @@ def call(arguments: list[str]) -> int:
         return _quiet(130)
     except SystemExit as error:
         return _fail(f"a middlebox ended the run: SystemExit: {error}", 1)
-    except BrokenPipeError:
-        return _quiet()
+    except OSError as error:
+        return _unwritten(error)
     except MemoryError:
         return _fail("out of memory; give a smaller --memory", 1)
     return 0
@@ -139,10 +145,18 @@ def split_program(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
+def _unwritten(error: OSError) -> int:
+    """Of what the system refuses only standard output is not told by who met it."""
+    if isinstance(error, BrokenPipeError):
+        return _quiet()
+    what = error.filename or "standard output cannot be written"
+    return _fail(f"{what}: {error.strerror or error}", 1)
+
+
 def _fail(message: str, code: int) -> int:
     try:
         sys.stdout.flush()  # the rows before the error come first
-    except BrokenPipeError:
+    except OSError:
         _quiet()
     print(f"shardmos: {message}", file=sys.stderr)
     return code

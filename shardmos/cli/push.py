@@ -10,7 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from shardmos.cli.common import Includes, Mos, check_includes
+from shardmos.cli.table import print_whole
 from shardmos.errors import UsageError
+
+MAX_SHOWN = 40
 
 Name = Annotated[str, typer.Option("--name", metavar="COORDINATOR", help="Which coordinator.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
@@ -88,7 +91,6 @@ def ls(name: Name = "default", as_json: Json = False) -> None:
     if not modules:
         typer.echo("no modules (push one with: shardmos push FILE)")
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -98,13 +100,19 @@ def ls(name: Name = "default", as_json: Json = False) -> None:
     for column in ("earlier", "calls", "errors", "flows", "active for"):
         table.add_column(column, justify="right")
     for each in modules:
-        params = " ".join(f"{key}={value}" for key, value in each["params"].items())
+        params = " ".join(f"{key}={_short(value)}" for key, value in each["params"].items())
         table.add_row(
             each["name"], each["kind"], each["version"][:12], escape(params), str(len(each["earlier"])),
             f"{each['calls']:,}", f"{each['errors']:,}", f"{each['flows_now']:,}",
             f"{time.time() - each['since']:.0f} s",
         )  # fmt: skip
-    Console().print(table)
+    print_whole(table)
+
+
+def _short(value: str) -> str:
+    """A parameter's value in a line: some are whole files."""
+    words = " ".join(value.split())
+    return words if len(words) <= MAX_SHOWN else words[: MAX_SHOWN - 1] + "…"
 
 
 def rm(module: Module, name: Name = "default", as_json: Json = False) -> None:

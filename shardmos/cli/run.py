@@ -144,7 +144,7 @@ def _cell(module: dict[str, Any], name: str) -> Any:
 
 
 def _print_event(event: dict[str, Any]) -> None:
-    print(json.dumps(event, default=_text))
+    print(json.dumps(event, default=_text, ensure_ascii=False))
 
 
 def _text(value: Any) -> str:

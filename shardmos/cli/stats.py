@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shardmos.cli.table import print_whole
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -57,11 +59,8 @@ def _print(stats: dict[str, Any], as_json: bool, zeros: bool) -> None:
     if as_json:
         typer.echo(json.dumps(stats, indent=2))
         return
-    from rich.console import Console
-
-    console = Console()
     for table in tables(stats, zeros):
-        console.print(table)
+        print_whole(table)
 
 
 def tables(

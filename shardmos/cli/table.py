@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardmos.flow import Flow
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 FLOW_HEADER = (
     f"{'#':>6} {'proto':<5} {'client':<21} {'server':<21} {'packets':>13} {'bytes':>19} {'seconds':>10} "
@@ -35,6 +38,16 @@ def hash_rows(flow: Flow) -> str:
         if digest:
             lines.append(f"{'':>6} {name} sha256 {digest}")
     return "\n".join(lines)
+
+
+def print_whole(table: RenderableType) -> None:
+    """A table as wide as it is: a file or pipe has no width, and a terminal wraps what it cannot show in one line."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    wanted = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    Console(width=max(console.width, wanted), soft_wrap=True).print(table)
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -7,14 +7,13 @@ import logging
 import time
 from typing import Any, cast
 
-import msgpack
 import zmq
 import zmq.asyncio
 
-from shardmos.control.protocol import MAX_TRANSPORT, VERSION, ProtocolError, bind_private, pack, unpack
+from shardmos.control.protocol import MAX_TOPIC, MAX_TRANSPORT, VERSION, ProtocolError, bind_private, pack, unpack
 from shardmos.flow import Flow, split_records
+from shardmos.workers.emitted import decode_data
 
-MAX_TOPIC = 256
 MAX_TOPICS = 4096
 HWM = 1000
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
@@ -130,15 +129,3 @@ class Publisher:
 
     def close(self) -> None:
         self.socket.close()
-
-
-def decode_data(data: Any, python: bool) -> Any:
-    """What a module emitted: Python's is msgpack; C's is text, or bytes where it is no UTF-8."""
-    if not isinstance(data, bytes):
-        return data
-    try:
-        if python:
-            return msgpack.unpackb(data, strict_map_key=False)
-        return data.decode("utf-8")
-    except (ValueError, TypeError, msgpack.UnpackException):
-        return data

@@ -22,6 +22,7 @@ MAX_TRANSPORT = 64 << 20  # ZeroMQ ends the connection above this
 MAX_PARAMS = 64
 MAX_TEXT = 4096
 MAX_PARAM = 1 << 20  # characters of a parameter's value
+MAX_TOPIC = 256  # bytes of a topic, or of what a subscriber wants topics to begin with
 MAX_DETAILS = 64 << 10
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}\Z")

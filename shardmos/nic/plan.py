@@ -216,16 +216,19 @@ def state_file(name: str, directory: Path = STATE_DIRECTORY) -> Path:
 
 def remember(name: str, state: State, directory: Path = STATE_DIRECTORY) -> None:
     """Unless something is remembered already. /run, as the card's settings: neither outlives a restart of the host."""
-    directory.mkdir(mode=0o755, exist_ok=True)
-    path = state_file(name, directory)
-    if path.exists():
-        return
     made = asdict(state)
     if state.rss is not None:
         made["rss"]["key"] = state.rss.key.hex()
+    path = state_file(name, directory)
     scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(made))
-    os.replace(scratch, path)
+    try:
+        directory.mkdir(mode=0o755, exist_ok=True)
+        if path.exists():
+            return
+        scratch.write_text(json.dumps(made))
+        os.replace(scratch, path)
+    except OSError as error:
+        raise ShardmosError(f"{scratch}: {error.strerror}: what was before cannot be kept; run it as root") from None
 
 
 def recall(name: str, directory: Path = STATE_DIRECTORY) -> State:

@@ -17,9 +17,11 @@ import selectors
 import signal
 import struct
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn
 
@@ -89,6 +91,7 @@ class Pool:
         self.results: list[Any] = []
         self._children: list[_Child] = []
         self._dealer: Any = None
+        self._forker = _forker()
         self._cut = ""
         self._paths = paths
         self._workers = workers
@@ -129,7 +132,7 @@ class Pool:
 
         shard = Shard(make_config(self._options, records=self._records))
         try:
-            if self._filter:
+            if self._filter is not None:
                 shard.set_filter(self._filter)
             if self._try is not None:
                 self._try(shard).release()
@@ -209,6 +212,9 @@ class Pool:
         dealer, self._dealer = self._dealer, None
         if dealer is not None:
             dealer.close()
+        forker, self._forker = self._forker, None
+        if forker is not None:
+            forker.shutdown()
 
     def __del__(self) -> None:
         if getattr(self, "_children", None) and self._owner == os.getpid():
@@ -223,12 +229,9 @@ class Pool:
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         sys.stdout.flush()
         sys.stderr.flush()
-        with warnings.catch_warnings():
-            # The child runs the engine and nothing that other threads might have locked.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-        if pid == 0:
-            _child(self._owner, write_end, [read_end, *(child.fd for child in self._children)], body)
+        others = [read_end, *(child.fd for child in self._children)]
+        start = partial(_start, self._owner, write_end, others, body)
+        pid = start() if self._forker is None else self._forker.submit(start).result()
         os.close(write_end)
         self._children.append(_Child(pid, read_end, name))
 
@@ -285,6 +288,24 @@ def _deal(dealer: Any, send: Callable[[bytes, bytes], None]) -> None:
         if result & (Run.END | Run.FAILED):
             break
     send(_RESULT, msgpack.packb([{}, None]))
+
+
+def _forker() -> ThreadPoolExecutor | None:
+    """Who forks: Linux ends the children with the thread that forked them, so that it has to live as long as they do.
+    The main thread does; of another one nobody knows."""
+    if threading.current_thread() is threading.main_thread():
+        return None
+    return ThreadPoolExecutor(1, "shardmos-forker")
+
+
+def _start(parent: int, pipe: int, others: list[int], body: Callable[[Callable[[bytes, bytes], None]], None]) -> int:
+    with warnings.catch_warnings():
+        # The child runs the engine and nothing that other threads might have locked.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        _child(parent, pipe, others, body)
+    return pid
 
 
 def _child(
