@@ -5,14 +5,20 @@
 #define NEAR (1u << 20) /* a number this close to the connection's own may be acknowledged without being a SYN's */
 
 
+static bool near(const smos__endpoint_t *e, uint32_t seq)
+{
+    const uint32_t low = (e->flags & SMOS__EP_ACKED ? e->snd_una : e->isn) - NEAR;
+    return seq - low <= e->snd_nxt + NEAR - low;
+}
+
+
 void smos__reuse_note(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
 {
     smos__flow_t *f = &s->arena.hot[i];
     const smos__endpoint_t *e = &f->end[from];
     if ((l->tcp_flags & (SMOS__SYN | SMOS__ACK | SMOS__FIN)) != SMOS__SYN || f->flags & SMOS__FLOW_EDITED || !(e->flags & SMOS__EP_BASE) || l->seq == e->isn) return;
     if (!(e->flags & SMOS__EP_SYN) && !(f->flags & SMOS__FLOW_TWO_SIDED)) return; /* its own SYN may come late */
-    const uint32_t low = (e->flags & SMOS__EP_ACKED ? e->snd_una : e->isn) - NEAR;
-    if (l->seq - low <= e->snd_nxt + NEAR - low) return;
+    if (near(e, l->seq)) return;
     const uint64_t handle = smos__flow_handle(&s->arena, i);
     smos__late_syn_t *syn = NULL;
     for (int k = 0; k < SMOS__LATE_SYNS && !syn; k++)
@@ -41,6 +47,7 @@ const smos__late_syn_t *smos__reuse_answered(smos_shard_t *s, uint32_t i, const 
         waits |= syn->flow == handle;
         if (syn->flow != handle || syn->from == from || l->ack - syn->layer.seq - 1 > syn->layer.payload_len) continue;
         smos__endpoint_t *e = &s->arena.hot[i].end[syn->from];
+        if (near(e, l->ack)) continue; /* the stream has come there since */
         e->packets -= syn->packets;
         e->payload_bytes -= syn->payload_bytes;
         e->wire_bytes -= syn->wire_bytes;
