@@ -34,6 +34,7 @@ examples = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+pytestmark = pytest.mark.timeout(120 + int(_ASKED or 0))
 SERVER = ("10.0.0.2", 80)
 ARP = b"\xff" * 6 + b"\x02\0\0\0\0\x01\x08\x06" + bytes(28)
 

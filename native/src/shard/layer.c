@@ -303,16 +303,16 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
         if (smos__flow_expired(s, f, s->now_ns)) {
             smos__flow_end(s, i, SMOS_END_IDLE, true);
             i = SMOS__NO_FLOW;
-        } else if (tcp && l->tcp_flags & SMOS__SYN && (begins_another(f, l, from) || (f->flags & SMOS__FLOW_SYN_AGAIN && readable && (earlier = smos__reuse_answered(s, i, l, from))))) {
+        } else if (tcp && ((l->tcp_flags & SMOS__SYN && begins_another(f, l, from)) || (f->flags & SMOS__FLOW_SYN_AGAIN && readable && (earlier = smos__reuse_answered(s, i, l, from))))) {
             smos__flow_end(s, i, SMOS_END_IDLE, true);
             i = SMOS__NO_FLOW;
         }
     }
     if (i == SMOS__NO_FLOW) {
         bool syn = tcp && l->tcp_flags & SMOS__SYN && !(l->tcp_flags & SMOS__RST);
-        if (tcp && !syn && s->config.midstream == 1) return orphan(s, frame, l);
-        from = tcp && (l->tcp_flags & (SMOS__SYN | SMOS__ACK)) == (SMOS__SYN | SMOS__ACK) ? SMOS_SERVER : SMOS_CLIENT;
-        i = smos__flow_make(s, l, hash, frame->time_ns, from, first_class(l));
+        if (tcp && !syn && !earlier && s->config.midstream == 1) return orphan(s, frame, l);
+        from = earlier || (tcp && (l->tcp_flags & (SMOS__SYN | SMOS__ACK)) == (SMOS__SYN | SMOS__ACK)) ? SMOS_SERVER : SMOS_CLIENT;
+        i = smos__flow_make(s, l, hash, frame->time_ns, from, earlier ? SMOS__CLASS_EMBRYONIC : first_class(l));
         if (i == SMOS__NO_FLOW) return SMOS__C_drop_no_memory;
         fresh = true;
         if (earlier) smos__reuse_begin(s, i, earlier);

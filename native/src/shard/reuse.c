@@ -1,8 +1,15 @@
-/* A SYN within a connection that has not ended, as far as this side saw. It is refused (RFC 5961 4), and noted: if the other end answers it with a
- * SYN/ACK, that end knows no older connection any more. Then another flow begins, and has the SYN that was counted with the one before. */
+/* A SYN within a connection that has not ended, as far as this side saw. It is refused (RFC 5961 4), and noted: if the other end acknowledges it,
+ * with its SYN/ACK, a RST, or whatever the capture has of it, that end knows no older connection any more. Then another flow begins, and has the SYN that was counted with the one before. */
 #include "shard/shard.h"
 
-#define LATE (1u << 20) /* how far below the first byte that was seen a connection's own SYN may come late */
+#define NEAR (1u << 20) /* a number this close to the connection's own may be acknowledged without being a SYN's */
+
+
+static bool near(const smos__endpoint_t *e, uint32_t seq)
+{
+    const uint32_t low = (e->flags & SMOS__EP_ACKED ? e->snd_una : e->isn) - NEAR;
+    return seq - low <= e->snd_nxt + NEAR - low;
+}
 
 
 void smos__reuse_note(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
@@ -10,8 +17,8 @@ void smos__reuse_note(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int f
     smos__flow_t *f = &s->arena.hot[i];
     const smos__endpoint_t *e = &f->end[from];
     if ((l->tcp_flags & (SMOS__SYN | SMOS__ACK | SMOS__FIN)) != SMOS__SYN || f->flags & SMOS__FLOW_EDITED || !(e->flags & SMOS__EP_BASE) || l->seq == e->isn) return;
-    /* Where its own SYN was not seen, this may be that one. */
-    if (!(e->flags & SMOS__EP_SYN) && (!(f->flags & SMOS__FLOW_TWO_SIDED) || l->seq - (e->isn - LATE) <= e->snd_nxt - (e->isn - LATE))) return;
+    if (!(e->flags & SMOS__EP_SYN) && !(f->flags & SMOS__FLOW_TWO_SIDED)) return; /* its own SYN may come late */
+    if (near(e, l->seq)) return;
     const uint64_t handle = smos__flow_handle(&s->arena, i);
     smos__late_syn_t *syn = NULL;
     for (int k = 0; k < SMOS__LATE_SYNS && !syn; k++)
@@ -32,17 +39,21 @@ void smos__reuse_note(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int f
 /* Of a packet that the flow is not counted with yet. */
 const smos__late_syn_t *smos__reuse_answered(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
 {
-    if ((l->tcp_flags & (SMOS__SYN | SMOS__ACK | SMOS__RST)) != (SMOS__SYN | SMOS__ACK) || l->flags & SMOS__BAD_CHECKSUM) return NULL;
+    if (!(l->tcp_flags & SMOS__ACK) || l->flags & SMOS__BAD_CHECKSUM) return NULL;
     const uint64_t handle = smos__flow_handle(&s->arena, i);
+    bool waits = false;
     for (int k = 0; k < SMOS__LATE_SYNS; k++) {
         const smos__late_syn_t *syn = &s->late_syns[k];
+        waits |= syn->flow == handle;
         if (syn->flow != handle || syn->from == from || l->ack - syn->layer.seq - 1 > syn->layer.payload_len) continue;
         smos__endpoint_t *e = &s->arena.hot[i].end[syn->from];
+        if (near(e, l->ack)) continue; /* the stream has come there since */
         e->packets -= syn->packets;
         e->payload_bytes -= syn->payload_bytes;
         e->wire_bytes -= syn->wire_bytes;
         return syn;
     }
+    if (!waits) s->arena.hot[i].flags &= (uint16_t)~SMOS__FLOW_SYN_AGAIN;
     return NULL;
 }
 

@@ -226,7 +226,7 @@ static inline bool smos__flow_expired(const smos_shard_t *s, const smos__flow_t 
     return now_ns - f->last_ns > s->timeout[f->class_];
 }
 
-/* reuse.c: a SYN with another number, inside a connection that has not ended, is noted; its SYN/ACK, when it comes, begins another flow with it. */
+/* reuse.c: a SYN with another number, inside a connection that has not ended, is noted; what acknowledges it, when it comes, begins another flow with it. */
 void smos__reuse_note(smos_shard_t *, uint32_t flow, const smos__layer_t *, int from);
 const smos__late_syn_t *smos__reuse_answered(smos_shard_t *, uint32_t flow, const smos__layer_t *, int from); /* NULL: that is not what it is */
 void smos__reuse_begin(smos_shard_t *, uint32_t flow, const smos__late_syn_t *);

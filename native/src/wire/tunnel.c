@@ -282,7 +282,7 @@ int smos__udp_tunnel(smos__walk_t *w, smos__span_t s, uint16_t sport, uint16_t d
     case 5072: return ayiya(w, s);
     case 4789:
     case 8472: return s.captured >= 8 && s.at[0] == 8 ? vxlan(w, s, false) : 0;
-    case 4790: return s.captured >= 8 && (s.at[0] & 0x0c) == 0x0c ? vxlan(w, s, true) : 0;
+    case 4790: return s.captured >= 8 && ((s.at[0] & 0x0c) == 0x0c || (s.at[0] == 8 && s.at[3])) ? vxlan(w, s, true) : 0;
     case 6081: return s.captured >= 8 && s.at[0] >> 6 == 0 && smos__be16(s.at + 2) >= 0x600 ? geneve(w, s) : 0;
     default: return 0;
     }
