@@ -23,7 +23,7 @@ from shardmos import __file__ as PACKAGE
 
 # Each attempt is one call; what comes of it is published as its errno's name.
 ATTEMPTS = """
-import ctypes, errno, mmap, os, socket
+import ctypes, errno, fcntl, mmap, os, socket, struct
 libc = ctypes.CDLL(None, use_errno=True)
 
 def native(name, *arguments):
@@ -48,6 +48,13 @@ TRIES = {
     "mount": lambda: native("mount", b"none", b"/mnt", b"tmpfs", 0, None),
     "unshare": lambda: native("unshare", 0x10000000),
     "write": lambda: open("/tmp/confined", "w"),
+    "mode": lambda: os.fchmod(os.open("/proc/self/exe", os.O_RDONLY), 0o755),
+    "owner": lambda: os.fchown(os.open("/proc/self/exe", os.O_RDONLY), os.geteuid(), -1),
+    "attribute": lambda: os.setxattr(os.open("/proc/self/exe", os.O_RDONLY), "user.confined", b""),
+    "signals": lambda: fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid()),
+    "signals too": lambda: fcntl.fcntl(0, 15, struct.pack("ii", 1, os.getppid())),
+    "signals of sockets": lambda: fcntl.ioctl(0, 0x8901, struct.pack("i", os.getppid())),
+    "shared memory": lambda: native("shmget", 0x5A5A, 4096, 0o1600),
     "read": lambda: open("/proc/self/status").close(),
     "map": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
     "import": lambda: __import__("decimal"),
@@ -64,7 +71,10 @@ def outcome(attempt):
 def attempts():
     return {name: outcome(attempt) for name, attempt in TRIES.items()}
 """
-REFUSED = {"exec", "fork", "socket", "connect", "bind", "ptrace", "kill", "bpf", "setuid", "mount", "unshare", "write"}
+REFUSED = {
+    "exec", "fork", "socket", "connect", "bind", "ptrace", "kill", "bpf", "setuid", "mount", "unshare", "write", "mode",
+    "owner", "attribute", "signals", "signals too", "signals of sockets", "shared memory",
+}  # fmt: skip
 STAYS = {"read", "map", "import", "thread"}
 BODY = """
 def __init__(self, **parameters):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from coordinators import PROGRAM, Running, until, write_module
 from live import quick, settled, totals, transfer
-from netns import Wire, join
+from netns import Namespace, Wire, join
 
 DRIVERS = ("af_packet", "af_xdp")
 
@@ -229,3 +229,40 @@ def test_a_port_that_is_down_at_the_start_works_when_it_comes_up(runtime_dir: Pa
         with Running(*quick("--pair", "left", "right"), prefix=wire.box.command()):
             wire.box.ip("link", "set", "left", "up")
             transfer(wire, 1 << 20, 8000)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_interface_that_was_in_another_namespace_is_opened_again(runtime_dir: Path, driver: str) -> None:
+    """It has the number that it had, so that only the sockets know that they are bound to nothing."""
+    with bridging("-w", "2", "--driver", driver) as (wire, running):
+        transfer(wire, 1 << 20, 8000)
+        before = index_in(wire.box, "right")
+        wire.box.ip("link", "set", "right", "netns", wire.server.name)
+        wire.server.ip("link", "set", "right", "netns", wire.box.name)
+        wire.box.ip("link", "set", "right", "up")
+        assert index_in(wire.box, "right") == before
+        until(lambda: running.status()["ports"][0]["driver"] == driver and reaches(wire), 30)
+        transfer(wire, 1 << 20, 8001)
+
+
+def index_in(box: Namespace, name: str) -> int:
+    with box.inside():
+        return socket.if_nametoindex(name)
+
+
+def reaches(wire: Wire) -> bool:
+    return wire.client.run("ping", "-c", "1", "-W", "1", wire.SERVER).returncode == 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_mtu_that_grows_while_a_pair_forwards(runtime_dir: Path, driver: str) -> None:
+    """Frames of the new size pass, with AF_XDP after a pause in which its memory is made anew."""
+    with bridging("--driver", driver) as (wire, running):
+        transfer(wire, 1 << 20, 8000)
+        ends = ((wire.client, "eth0"), (wire.box, "left"), (wire.box, "right"), (wire.server, "eth0"))
+        for host, name in ends:
+            host.ip("link", "set", name, "mtu", "3000")
+        large = ("ping", "-c", "1", "-W", "1", "-M", "do", "-s", "2972", wire.SERVER)
+        until(lambda: wire.client.run(*large).returncode == 0, 30)
+        transfer(wire, 1 << 20, 8001)
+        assert running.status()["ports"][0]["driver"] == driver

@@ -23,7 +23,7 @@ def arguments(tmp_path: Path) -> list[str]:
     return ["--replay", str(path), "--loop", "--rate", "20000", "-w", "2"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_everything_within_two_seconds(runtime_dir: Path, arguments: list[str], number: int) -> None:
     with Running(*arguments) as coordinator:
         workers = coordinator.workers()

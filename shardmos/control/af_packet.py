@@ -104,7 +104,8 @@ class PacketPort:
     def stale(self) -> bool:
         """An interface has gone and come back: the sockets belong to the one that is no more."""
         now = [interface.index_of(name) for name in self.names]
-        return all(now) and now != [each.index for each in self.interfaces]
+        bound = all(interface.is_bound(end) for ends in self.sockets for end in ends)
+        return all(now) and (now != [each.index for each in self.interfaces] or not bound)
 
     def close(self) -> None:
         for each in [*(end for ends in self.sockets for end in ends), *self.locks]:

@@ -49,6 +49,7 @@ class XdpPort:
     sockets: list[list[list[Socket]]] = field(default_factory=list)
     locks: list[socket.socket] = field(default_factory=list)
     off: list[SwitchedOff] = field(default_factory=list)
+    witnesses: list[socket.socket] = field(default_factory=list)
     kernel: list[int] = field(default_factory=list)  # descriptors of maps, programs and links
 
     driver: str = "af_xdp"
@@ -86,9 +87,18 @@ class XdpPort:
         return f"{'native' if self.native else 'generic'} mode, {'zero copy' if zero else 'the kernel copies'}"
 
     def stale(self) -> bool:
-        """An interface has gone and come back: the sockets belong to the one that is no more."""
+        """An interface has gone and come back: the sockets belong to the one that is no more. Or frames are too small
+        for the MTU that it has now."""
         now = [interface.index_of(name) for name in self.names]
-        return all(now) and now != [each.index for each in self.interfaces]
+        if not all(now):
+            return False
+        bound = all(map(interface.is_bound, self.witnesses))
+        return now != [each.index for each in self.interfaces] or not bound or self._grown()
+
+    def _grown(self) -> bool:
+        """All their MTUs: while one after the other is changed, the port goes on as it is."""
+        now = {interface.mtu_of(name) for name in self.names}
+        return len(now) == 1 and now.pop() > self.interfaces[0].mtu
 
     def close(self) -> None:
         for fd in reversed(self.kernel):
@@ -97,8 +107,8 @@ class XdpPort:
             each.close()
         for frames in self.memories:
             frames.close()
-        for lock in self.locks:
-            lock.close()
+        for each_socket in (*self.locks, *self.witnesses):
+            each_socket.close()
         for off in self.off:
             off.restore()
 
@@ -119,6 +129,7 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
             port.locks = [pairs.claim(name) for name in names]
         if pair or options["promiscuous"]:
             port.locks += [interface.promiscuous(each) for each in interfaces]
+        port.witnesses = [interface.witness(each) for each in interfaces]
         maps = _attach(port, queues, pair)
         unseen = _UNSEEN if port.native else _UNSEEN + _UNSEEN_GENERIC
         port.off += [SwitchedOff(each, unseen, runtime_dir()) for each in interfaces]

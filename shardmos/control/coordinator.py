@@ -75,8 +75,9 @@ class Coordinator:
 
     async def _serve(self, context: zmq.asyncio.Context, paths: dict[str, str]) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                loop.add_signal_handler(number, self._stop.set)
         plan = affinity.host_plan(self._settings["coordinator"]["workers"])
         for core in plan.rest:
             context.set(zmq.THREAD_AFFINITY_CPU_ADD, core)

@@ -73,6 +73,13 @@ def index_of(name: str) -> int:
         return 0
 
 
+def mtu_of(name: str) -> int:
+    """0 while there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(_read(name, "mtu"))
+    return 0
+
+
 def is_up(name: str) -> bool:
     """Up, and with a carrier."""
     return not why_down(name)
@@ -105,6 +112,23 @@ def promiscuous(of: Interface) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def witness(of: Interface) -> socket.socket:
+    """A socket that is bound to the interface, and receives nothing; see `is_bound`."""
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    try:
+        opened.bind((of.name, 0))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def is_bound(to_one: socket.socket) -> bool:
+    """Its interface is in this namespace since then. One that was in another meanwhile may have the number that it had,
+    but no socket is bound to it any more."""
+    return bool(to_one.getsockname()[0])
 
 
 def counters(name: str) -> dict[str, int]:

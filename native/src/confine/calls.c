@@ -6,6 +6,7 @@
  * Calls newer than this list get ENOSYS, which is what an older kernel says; so do two that hide their arguments behind a pointer (clone3, openat2): the C library
  * then takes the older call, which can be judged. Calls that this filter lets pass whatever their arguments cost nothing: the kernel remembers them. */
 #include <errno.h>
+#include <asm/sockios.h>
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -45,6 +46,8 @@ static const int denied[] = {
     /* other processes */
     SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, SYS_migrate_pages, SYS_move_pages, SYS_tkill, CALL_PIDFD_SEND_SIGNAL, CALL_PIDFD_GETFD,
     CALL_PROCESS_MADVISE, CALL_PROCESS_MRELEASE,
+    /* by number, or by a name that is no file's */
+    SYS_shmget, SYS_shmat, SYS_shmctl, SYS_semget, SYS_semop, SYS_semtimedop, SYS_semctl, SYS_msgget, SYS_msgsnd, SYS_msgrcv, SYS_msgctl, SYS_mq_open, SYS_mq_unlink,
     /* rights */
     SYS_setuid, SYS_setgid, SYS_setreuid, SYS_setregid, SYS_setresuid, SYS_setresgid, SYS_setfsuid, SYS_setfsgid, SYS_setgroups, SYS_capset, SYS_personality,
     /* namespaces, mounts */
@@ -62,7 +65,7 @@ static const int denied[] = {
 #endif
     /* files: to be read, not changed */
     SYS_truncate, SYS_unlinkat, SYS_mkdirat, SYS_mknodat, SYS_linkat, SYS_symlinkat, SYS_renameat2, SYS_fchmodat, SYS_fchownat, SYS_utimensat, SYS_setxattr, SYS_lsetxattr,
-    SYS_removexattr, SYS_lremovexattr, CALL_FCHMODAT2, CALL_SETXATTRAT, CALL_REMOVEXATTRAT, CALL_FILE_SETATTR,
+    SYS_removexattr, SYS_lremovexattr, SYS_fchmod, SYS_fchown, SYS_fsetxattr, SYS_fremovexattr, CALL_FCHMODAT2, CALL_SETXATTRAT, CALL_REMOVEXATTRAT, CALL_FILE_SETATTR,
 #ifdef SYS_renameat
     SYS_renameat,
 #endif
@@ -85,6 +88,7 @@ static const int own_process[] = {SYS_kill, SYS_tgkill, SYS_rt_sigqueueinfo, SYS
 #define UNLESS(condition, value, skip) BPF_JUMP(BPF_JMP | (condition) | BPF_K, (uint32_t)(value), 0, skip) /* where it does not hold, `skip` statements are left out */
 #define WHERE(condition, value, skip) BPF_JUMP(BPF_JMP | (condition) | BPF_K, (uint32_t)(value), skip, 0)
 
+#define OWNER_EX 15 /* F_SETOWN_EX, which wants _GNU_SOURCE */
 #define WRITING (O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND)
 #define NAMESPACES (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET)
 
@@ -115,8 +119,10 @@ static void build(program_t *p, uint32_t self)
 #ifdef SYS_open
     ADD(p, UNLESS(BPF_JEQ, SYS_open, 4), ARGUMENT(1), UNLESS(BPF_JSET, WRITING, 1), REFUSE(EPERM), ANSWER(SECCOMP_RET_ALLOW));
 #endif
-    /* typing into the terminal of whoever started us */
-    ADD(p, UNLESS(BPF_JEQ, SYS_ioctl, 5), ARGUMENT(1), WHERE(BPF_JEQ, TIOCSTI, 1), UNLESS(BPF_JEQ, TIOCLINUX, 1), REFUSE(EPERM), ANSWER(SECCOMP_RET_ALLOW));
+    /* typing into the terminal of whoever started us; any signal, to any process, when a descriptor has something to read */
+    ADD(p, UNLESS(BPF_JEQ, SYS_ioctl, 7), ARGUMENT(1), WHERE(BPF_JEQ, TIOCSTI, 3), WHERE(BPF_JEQ, FIOSETOWN, 2), WHERE(BPF_JEQ, SIOCSPGRP, 1),
+        UNLESS(BPF_JEQ, TIOCLINUX, 1), REFUSE(EPERM), ANSWER(SECCOMP_RET_ALLOW));
+    ADD(p, UNLESS(BPF_JEQ, SYS_fcntl, 5), ARGUMENT(1), WHERE(BPF_JEQ, F_SETOWN, 1), UNLESS(BPF_JEQ, OWNER_EX, 1), REFUSE(EPERM), ANSWER(SECCOMP_RET_ALLOW));
     ADD(p, ANSWER(SECCOMP_RET_ALLOW));
 }
 
