@@ -207,13 +207,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     smos__endpoint_t *e = &f->end[from];
     smos__flow_begin(f);
     if (__builtin_expect(f->epoch != s->events.epoch, 0)) smos__events_refresh(&s->events, i, l->ip, l->ip_len, l->ip_captured);
-    s->flow = i;
-    s->events.in_packet = true;
-    s->events.dropped = false;
-    s->crumb->packet = frame->number;
-    s->frame = frame;
-    s->layer = l;
-    l->from = (uint8_t)from;
+    smos__take_packet(s, i, frame, l, from);
     e->packets++;
     if (__builtin_expect(s->can_send, 0) && e->packets == 1) smos__edit_note_link(s, i, frame, l, from);
     const uint32_t came = l->payload_len;
@@ -247,9 +241,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
         SMOS__COUNT(s, drop_verdict);
         s->verdict = SMOS__DROP;
     }
-    s->events.in_packet = false;
-    s->events.call.packet = NULL;
-    s->flow = SMOS__NO_FLOW;
+    smos__leave_packet(s);
     if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
         /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
         if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);
