@@ -1,10 +1,6 @@
 /* model_run: one shard over a capture with a module of a given shape, for what the programming model costs; one JSON line.
  *
- *   --handlers N    N empty handlers of PKT_IN at the SENDER hook, each on a socket of its own
- *   --together N    the same, all on one socket
- *   --predicates N  N user-defined events over PKT_IN, each with a filter that says yes and an empty handler
  *   --module FILE   a shared object, with --set NAME=VALUE, or NAME=@FILE, for its parameters
- *   --elsewhere     the same, registered for ERROR, which does not come: what the module costs beside its calls
  *   --register N    each flow registers N handlers of its own at its first packet, another set of N for every fourth flow;
  *                   tells the nanoseconds of one registration and how many subscription sets there were
  */
@@ -22,20 +18,12 @@
 static const smos_api_t *api;
 static smos_engine_t *engine;
 static int registrations;
-static uint32_t event = SMOS_PKT_IN;
 static uint64_t registered, registering_ns, calls, flows_made;
 
 static void empty(void *self, const smos_call_t *call)
 {
     (void)self;
     (void)call;
-}
-
-static int yes(void *self, const smos_call_t *call)
-{
-    (void)self;
-    (void)call;
-    return 1;
 }
 
 static void registers(void *self, const smos_call_t *call)
@@ -71,11 +59,6 @@ static void check(int status)
         fail(api->last_error(engine));
 }
 
-static void handler_of(smos_sock_t sock, uint32_t of, int number)
-{
-    check(api->register_handler(engine, sock, 0, of, event == SMOS_PKT_IN ? SMOS_SENDER : 0, SMOS_BOTH, empty, (void *)(uintptr_t)number));
-}
-
 static const char *parameter(char *text)
 {
     static char whole[1 << 20];
@@ -94,18 +77,14 @@ static const char *parameter(char *text)
 
 int main(int argc, char **argv)
 {
-    static const struct option known[] = {{"handlers", 1, NULL, 'h'}, {"together", 1, NULL, 't'}, {"predicates", 1, NULL, 'p'}, {"elsewhere", 0, NULL, 'e'}, {"module", 1, NULL, 'm'}, {"set", 1, NULL, 's'}, {"register", 1, NULL, 'r'}, {"max-flows", 1, NULL, 'f'}, {0}};
-    int handlers = 0, together = 0, predicates = 0, c;
+    static const struct option known[] = {{"module", 1, NULL, 'm'}, {"set", 1, NULL, 's'}, {"register", 1, NULL, 'r'}, {"max-flows", 1, NULL, 'f'}, {0}};
+    int c;
     uint64_t max_flows = 1 << 20;
     const char *module = NULL, *params[8];
     int param_count = 0;
     char error[SMOS_ERROR_SIZE];
     while ((c = getopt_long(argc, argv, "", known, NULL)) != -1)
         switch (c) {
-        case 'h': handlers = atoi(optarg); break;
-        case 't': together = atoi(optarg); break;
-        case 'p': predicates = atoi(optarg); break;
-        case 'e': event = SMOS_ERROR; break;
         case 'm': module = optarg; break;
         case 's':
             if (param_count < 8)
@@ -116,7 +95,7 @@ int main(int argc, char **argv)
         default: return 2;
         }
     if (optind != argc - 1)
-        return fputs("usage: model_run FILE [--handlers N | --together N | --predicates N | --register N | --module FILE [--set NAME=VALUE]...] [--elsewhere] [--max-flows N]\n", stderr), 2;
+        return fputs("usage: model_run FILE [--register N | --module FILE [--set NAME=VALUE]...] [--max-flows N]\n", stderr), 2;
     smos_config_t config;
     smos_config_default(&config);
     config.max_flows = max_flows;
@@ -134,27 +113,13 @@ int main(int argc, char **argv)
         if (fd >= 0)
             close(fd);
     }
-    if (handlers || together || predicates || registrations) {
+    if (registrations) {
         const smos_module_t manifest = {SMOS_MODULE_HEADER, .name = "model"};
         smos_box_t *old, *box = smos_box_create(shard, &manifest, "1", shard, NULL, error);
         if (!box)
             fail(error);
         smos_shard_use(shard, box);
-        for (int i = 0; i < handlers; i++) {
-            smos_sock_t sock = 0;
-            if (i)
-                check(api->socket(engine, SMOS_STREAM, &sock));
-            handler_of(sock, event, 0);
-        }
-        for (int i = 0; i < together; i++)
-            handler_of(0, event, i);
-        for (int i = 0; i < predicates; i++) {
-            uint32_t defined;
-            check(api->define_event(engine, event, yes, &i, sizeof i, &defined));
-            handler_of(0, defined, 0);
-        }
-        if (registrations)
-            check(api->register_handler(engine, 0, 0, SMOS_CONN_START, SMOS_SENDER, SMOS_BOTH, registers, NULL));
+        check(api->register_handler(engine, 0, 0, SMOS_CONN_START, SMOS_SENDER, SMOS_BOTH, registers, NULL));
         smos_shard_use(shard, NULL);
         if (smos_shard_commit(shard, box, &old) < 0)
             fail("the module cannot be committed");

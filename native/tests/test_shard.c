@@ -8,7 +8,7 @@
 
 static uint64_t mapped(const smos_shard_t *s)
 {
-    const smos__region_t *regions[] = {&s->state_region, &s->table_region, &s->stats_region, &s->crumb_region, &s->defrag_region, &s->queue_region};
+    const smos__region_t *regions[] = {&s->state_region, &s->table_region, &s->stats_region, &s->defrag_region, &s->queue_region};
     uint64_t bytes = smos__region_bytes(sizeof *s) + 2 * (uint64_t)s->outbox.packer.size + 2 * SMOS__RECORDS * sizeof *s->records;
     for (size_t i = 0; i < sizeof regions / sizeof *regions; i++) bytes += regions[i]->bytes;
     return bytes;

@@ -134,7 +134,7 @@ smos__socket_t *smos__socket_make(smos_box_t *, int type);
 void smos__socket_free(smos__socket_t *); /* frees memory only; its plan and set were released */
 smos__socket_t *smos__socket_find(const smos_box_t *, smos_sock_t); /* NULL: no such socket, or closed */
 int smos__socket_filter(smos__socket_t *, const char *filter, const char *orphan_filter, char *why, size_t size);
-/* What it keeps of the flow; reserves the memory at the first call. NULL: no address space. */
+/* As smos__events_watch, which everybody else calls; reserves the memory at the first call. */
 smos__watch_t *smos__socket_watch(smos__socket_t *, uint32_t flow);
 
 /* wants.c: pure. hook and side as in smos_registration. */

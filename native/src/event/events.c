@@ -7,7 +7,6 @@
 
 int smos__events_init(smos__events_t *ev, smos__arena_t *arena)
 {
-    memset(ev, 0, sizeof *ev);
     ev->arena = arena;
     ev->sweep = SMOS__NO_FLOW;
     ev->entered = true;
@@ -111,7 +110,7 @@ static int join(smos__events_t *ev, uint32_t flow, int slot, smos__member_t *mem
         box->stats.flows_now++;
     }
     const smos__stream_options_t *o = &socket->plan->wants.options;
-    smos__watch_t *w = socket->watches || o->history[0] | o->history[1] ? smos__socket_watch(socket, flow) : NULL;
+    smos__watch_t *w = socket->watches || o->history[0] | o->history[1] ? smos__events_watch(ev, socket, flow) : NULL;
     if (w) { /* it reads from here on */
         const smos__flow_t *f = &ev->arena->hot[flow];
         *w = (smos__watch_t){.read = {f->end[1].offset, f->end[0].offset}};

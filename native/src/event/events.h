@@ -20,7 +20,13 @@ typedef struct smos__slot {
     uint16_t filtered; /* epoch of the last version with another filter */
 } smos__slot_t;
 
+#define SMOS__CRUMB_ROOM 65536 /* the largest page that Linux has */
+
 typedef struct smos__events {
+    union {
+        smos_breadcrumb_t crumb; /* its page may be another process's too (segments.c) */
+        uint8_t crumb_room[SMOS__CRUMB_ROOM];
+    };
     smos__slot_t slots[SMOS_MAX_MODULES];
     smos__socket_t *sockets[SMOS_MAX_MODULES]; /* the same, by slot */
     uint8_t order[SMOS_MAX_MODULES]; /* slots in chain order */
@@ -44,13 +50,12 @@ typedef struct smos__events {
     const smos__socket_t *placed; /* whose state and context the call under way has; NULL: look again */
     bool dropped;         /* verdict on the current packet */
     bool in_packet;
-    smos_breadcrumb_t *crumb;
     void (*enter)(void *), (*leave)(void *);
     void *bracket;
     bool entered;         /* or there is none */
 } smos__events_t;
 
-int smos__events_init(smos__events_t *, smos__arena_t *); /* 0, -ENOMEM */
+int smos__events_init(smos__events_t *, smos__arena_t *); /* Zeroed, but for the breadcrumb. 0, -ENOMEM */
 void smos__events_free(smos__events_t *);
 
 /* What a flow's first (or next) packet brings: evaluates filters, gives the flow its set. `ip` as in smos__filter_match. */
@@ -79,6 +84,10 @@ int smos__events_change(smos__events_t *, smos__socket_t *, uint32_t flow, smos_
 const smos__wants_t *smos__events_wants(smos__events_t *, const smos__socket_t *, uint32_t flow);
 /* The socket (NULL: all of the box) gets no more events for the side, SMOS_BOTH: both. */
 int smos__events_stop(smos__events_t *, uint32_t flow, const smos_box_t *, const smos__socket_t *, int side);
+/* What it keeps of the flow; NULL: no address space. */
+smos__watch_t *smos__events_watch(smos__events_t *, smos__socket_t *, uint32_t flow);
+/* Calls of the box are told what it keeps: of flows, or of a template. */
+void smos__events_keep(smos__events_t *, smos_box_t *);
 /* The socket does not watch the flow any more. -ENOTCONN. */
 int smos__events_leave(smos__events_t *, uint32_t flow, const smos__socket_t *);
 bool smos__events_watches(smos__events_t *, uint32_t flow, const smos_box_t *, const smos__socket_t *); /* socket NULL: any of the box */

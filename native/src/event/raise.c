@@ -45,27 +45,30 @@ static __attribute__((noinline)) void time_call(smos_box_t *box, const smos_call
 
 
 /* One handler, counted. */
-static inline void count_call(smos_box_t *box, size_t event, smos_handler_t handler, const smos_call_t *call)
+static inline void count_call(smos_box_t *box, size_t event, const smos_handler_t *handler, const smos_call_t *call)
 {
     if (__builtin_expect(--box->untimed[event] != 0, 1))
-        handler(box->self, call);
+        (*handler)(box->self, call);
     else
-        time_call(box, call, handler, event);
+        time_call(box, call, *handler, event);
 }
+
+
+static inline uint32_t flow_of(const smos_call_t *call) { return (uint32_t)call->flow; }
 
 
 /* From here until it is absolved, what is called and what breaks is the module's. */
 static inline void charge(smos__events_t *ev, const smos__route_t *r)
 {
     ev->current = r->box;
-    ev->crumb->module = r->slot;
+    ev->crumb.module = r->slot;
 }
 
 
 static inline void absolve(smos__events_t *ev)
 {
     ev->current = NULL;
-    ev->crumb->module = 0;
+    ev->crumb.module = 0;
 }
 
 
@@ -113,9 +116,8 @@ static bool raised(const smos__events_t *ev, uint32_t event)
 
 static inline bool ask(smos__events_t *ev, const smos__route_t *r, const smos_call_t *call)
 {
-    if (!r->depth) ev->raised_count = 0;
     ev->predicate = r;
-    int yes = r->call.predicate(r->box->self, call);
+    int yes = r->call.predicate(ev->current->self, call);
     ev->predicate = NULL;
     return yes;
 }
@@ -125,7 +127,9 @@ static bool happened(smos__events_t *ev, const smos__route_t *r, const smos_call
 {
     const smos_box_t *box = r->box;
     if (box->undefined && !box->definitions[r->id - SMOS_USER_EVENT].users) return false;
-    return r->kind == SMOS__RAISED ? raised(ev, r->id) : ask(ev, r, call);
+    if (r->kind == SMOS__RAISED) return raised(ev, r->id);
+    if (!r->depth) ev->raised_count = 0;
+    return ask(ev, r, call);
 }
 
 
@@ -147,7 +151,7 @@ static inline __attribute__((always_inline)) void walk(smos__events_t *ev, const
         }
         show_route(r, call);
         if (r->kind == SMOS__CALL)
-            count_call(ev->current, event, r->call.handler, call);
+            count_call(ev->current, event, &r->call.handler, call);
         else if (!happened(ev, r, call))
             r += r->skip;
         if (stopped(ev)) break;
@@ -160,104 +164,117 @@ static inline __attribute__((always_inline)) void walk(smos__events_t *ev, const
 /* A handler may move the flow to another set: what is walked is held. */
 static inline void let_go(smos__events_t *ev, smos__set_t *s)
 {
-    if (s->refs > 1)
-        s->refs--;
-    else
-        smos__set_release(&ev->sets, (uint16_t)(s - ev->sets.set));
+    if (__builtin_expect(--s->refs != 0, 1)) return;
+    s->refs = 1;
+    smos__set_release(&ev->sets, (uint16_t)(s - ev->sets.set));
 }
 
 
-void smos__dispatch_walk(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+void smos__dispatch_walk(smos__events_t *ev, smos__set_t *s, size_t event)
 {
     smos_call_t *call = &ev->call;
     const bool back = s->count > 1 && call->packet && call->packet->from == SMOS_SERVER;
     const smos__route_t *r = back ? smos__route_back(s, event) : s->route[event];
     take_bracket(ev, s->embedded);
     s->refs++;
-    walk(ev, r, r + (s->route[event + 1] - s->route[event]), flow, call);
+    walk(ev, r, r + (s->route[event + 1] - s->route[event]), flow_of(call), call);
     let_go(ev, s);
 }
 
 
-/* Its route may be gone afterwards. */
-static inline __attribute__((always_inline)) void one(smos__events_t *ev, const smos__route_t *r, size_t event)
+/* A handler of the module that is charged. Its route may be gone afterwards. */
+static inline void handle(smos__events_t *ev, const smos__route_t *r, size_t event)
 {
-    smos_box_t *box = r->box;
-    smos_handler_t handler = r->call.handler;
-    charge(ev, r);
     show_route(r, &ev->call);
-    count_call(box, event, handler, &ev->call);
+    count_call(ev->current, event, &r->call.handler, &ev->call);
     stopped(ev);
-    absolve(ev);
 }
 
 
-static inline void one_with_kept(smos__events_t *ev, const smos__route_t *r, uint32_t flow, size_t event)
+static inline void handle_kept(smos__events_t *ev, const smos__route_t *r, size_t event)
 {
-    show_kept(r, flow, &ev->call);
-    one(ev, r, event);
+    show_kept(r, flow_of(&ev->call), &ev->call);
+    handle(ev, r, event);
     ev->call.state = ev->call.context = NULL;
 }
 
 
-static __attribute__((noinline)) void dispatch_one_with_kept(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event) { one_with_kept(ev, s->route[event], flow, event); }
-
-
-void smos__dispatch_one(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+void smos__dispatch_one(smos__events_t *ev, smos__set_t *s, size_t event)
 {
     const smos__route_t *r = s->route[event];
-    if (r->box->per_flow)
-        dispatch_one_with_kept(ev, s, flow, event);
-    else
-        one(ev, r, event);
+    charge(ev, r);
+    handle(ev, r, event);
+    absolve(ev);
 }
 
 
-void smos__dispatch_filtered(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+void smos__dispatch_one_kept(smos__events_t *ev, smos__set_t *s, size_t event)
+{
+    const smos__route_t *r = s->route[event];
+    charge(ev, r);
+    handle_kept(ev, r, event);
+    absolve(ev);
+}
+
+
+void smos__dispatch_filtered(smos__events_t *ev, smos__set_t *s, size_t event)
 {
     const smos__route_t *r = s->route[event];
     if (r->box->per_flow || r->box->undefined) {
-        smos__dispatch_walk(ev, s, flow, event);
+        smos__dispatch_walk(ev, s, event);
         return;
     }
     s->refs++;
     charge(ev, r);
     show_route(r, &ev->call);
+    ev->raised_count = 0;
     const bool yes = ask(ev, r, &ev->call);
-    r = s->route[ev->call.event];
-    if (stopped(ev) || !yes || (ev->closed && r->socket->closed))
-        absolve(ev);
-    else if (r->box->per_flow) /* since now */
-        one_with_kept(ev, r + 1, (uint32_t)ev->call.flow, ev->call.event);
-    else
-        one(ev, r + 1, ev->call.event);
+    event = ev->call.event; /* and what else was at hand: cheaper found again than kept over the call */
+    r = s->route[event] + 1;
+    if (stopped(ev) || !yes) {
+        /* nobody else is called */
+    } else if (__builtin_expect(!ev->closed && !ev->current->per_flow, 1)) {
+        handle(ev, r, event);
+    } else if (!r->socket->closed) {
+        handle_kept(ev, r, event);
+    }
+    absolve(ev);
     let_go(ev, s);
 }
 
 
 /* The first call of a burst that needs the bracket. */
-static __attribute__((noinline, cold)) void enter(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event, smos__dispatch_t dispatch)
+static __attribute__((noinline, cold)) void enter(smos__events_t *ev, smos__set_t *s, size_t event, smos__dispatch_t dispatch)
 {
     take_bracket(ev, true);
-    dispatch(ev, s, flow, event);
+    dispatch(ev, s, event);
 }
 
 
-void smos__dispatch_one_within(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+void smos__dispatch_one_within(smos__events_t *ev, smos__set_t *s, size_t event)
 {
     if (ev->entered)
-        smos__dispatch_one(ev, s, flow, event);
+        smos__dispatch_one(ev, s, event);
     else
-        enter(ev, s, flow, event, smos__dispatch_one);
+        enter(ev, s, event, smos__dispatch_one);
 }
 
 
-void smos__dispatch_filtered_within(smos__events_t *ev, smos__set_t *s, uint32_t flow, size_t event)
+void smos__dispatch_one_kept_within(smos__events_t *ev, smos__set_t *s, size_t event)
 {
     if (ev->entered)
-        smos__dispatch_filtered(ev, s, flow, event);
+        smos__dispatch_one_kept(ev, s, event);
     else
-        enter(ev, s, flow, event, smos__dispatch_filtered);
+        enter(ev, s, event, smos__dispatch_one_kept);
+}
+
+
+void smos__dispatch_filtered_within(smos__events_t *ev, smos__set_t *s, size_t event)
+{
+    if (ev->entered)
+        smos__dispatch_filtered(ev, s, event);
+    else
+        enter(ev, s, event, smos__dispatch_filtered);
 }
 
 
@@ -323,10 +340,10 @@ void smos__events_call(smos__events_t *ev, smos_box_t *box, uint32_t flow, smos_
         call->state = box->state ? box->state + (size_t)flow * box->module.state_size : NULL;
         if (box->sockets[0] && box->sockets[0]->watches) call->context = box->sockets[0]->watches[flow].context;
     }
-    ev->crumb->module = (uint32_t)(box->sockets[0] && box->sockets[0]->slot >= 0 ? box->sockets[0]->slot + 1 : 0);
-    ev->crumb->flow = call->flow;
-    count_call(box, CALLED_BACK, handler, call);
-    ev->crumb->module = 0;
+    ev->crumb.module = (uint32_t)(box->sockets[0] && box->sockets[0]->slot >= 0 ? box->sockets[0]->slot + 1 : 0);
+    ev->crumb.flow = call->flow;
+    count_call(box, CALLED_BACK, &handler, call);
+    ev->crumb.module = 0;
     ev->current = before;
 }
 

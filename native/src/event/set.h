@@ -57,13 +57,15 @@ typedef struct smos__route {
 /* How an event's routes are gone through, by what they are (raise.c). Only where the set's mask says that the event is wanted; what happened is in events->call. */
 struct smos__events;
 struct smos__set;
-typedef void (*smos__dispatch_t)(struct smos__events *, struct smos__set *of_flow, uint32_t flow, size_t event);
-void smos__dispatch_walk(struct smos__events *, struct smos__set *, uint32_t flow, size_t event);     /* any */
-void smos__dispatch_one(struct smos__events *, struct smos__set *, uint32_t flow, size_t event);      /* a handler */
-void smos__dispatch_filtered(struct smos__events *, struct smos__set *, uint32_t flow, size_t event); /* a predicate and a handler under it */
+typedef void (*smos__dispatch_t)(struct smos__events *, struct smos__set *of_flow, size_t event);
+void smos__dispatch_walk(struct smos__events *, struct smos__set *, size_t event);     /* any */
+void smos__dispatch_one(struct smos__events *, struct smos__set *, size_t event);      /* a handler of a module that keeps nothing of flows */
+void smos__dispatch_one_kept(struct smos__events *, struct smos__set *, size_t event); /* of one that does */
+void smos__dispatch_filtered(struct smos__events *, struct smos__set *, size_t event); /* a predicate and a handler under it */
 /* The same for modules that need the bracket. */
-void smos__dispatch_one_within(struct smos__events *, struct smos__set *, uint32_t flow, size_t event);
-void smos__dispatch_filtered_within(struct smos__events *, struct smos__set *, uint32_t flow, size_t event);
+void smos__dispatch_one_within(struct smos__events *, struct smos__set *, size_t event);
+void smos__dispatch_one_kept_within(struct smos__events *, struct smos__set *, size_t event);
+void smos__dispatch_filtered_within(struct smos__events *, struct smos__set *, size_t event);
 
 typedef struct smos__set {
     uint32_t refs;
@@ -102,6 +104,9 @@ typedef struct smos__sets {
     uint16_t last;       /* 0: none */
 } smos__sets_t;
 
+/* lay.c: the set's members (a copy), routes, masks and dispatch; all else is left alone. -ENOMEM, -ENOSPC beyond SMOS__MAX_ROUTES. */
+int smos__set_lay(smos__set_t *, smos__socket_t *const *sockets, const smos__member_t *, int count);
+
 int smos__sets_init(smos__sets_t *); /* 0, -ENOMEM */
 void smos__sets_free(smos__sets_t *);
 
@@ -115,6 +120,8 @@ int smos__set_intern(smos__sets_t *, smos__socket_t *const *sockets, uint16_t ep
 void smos__set_release(smos__sets_t *, uint16_t set);
 /* A socket in this slot is closed while calls may be under way: sets that have it are walked with care. */
 void smos__sets_closing(smos__sets_t *, int slot);
+/* The box keeps something of flows from now on. */
+void smos__sets_keeping(smos__sets_t *, const smos_box_t *);
 /* Sets that no flow has are forgotten. */
 void smos__sets_forget(smos__sets_t *);
 

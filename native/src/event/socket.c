@@ -74,7 +74,6 @@ smos__watch_t *smos__socket_watch(smos__socket_t *s, uint32_t flow)
         void *memory = mmap(NULL, s->capacity * sizeof *s->watches, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) return NULL;
         s->watches = memory;
-        s->box->per_flow = true;
     }
     return &s->watches[flow];
 }

@@ -120,3 +120,19 @@ bool smos__events_watches(smos__events_t *ev, uint32_t flow, const smos_box_t *b
     }
     return false;
 }
+
+
+void smos__events_keep(smos__events_t *ev, smos_box_t *box)
+{
+    if (box->per_flow) return;
+    box->per_flow = true;
+    smos__sets_keeping(&ev->sets, box);
+}
+
+
+smos__watch_t *smos__events_watch(smos__events_t *ev, smos__socket_t *socket, uint32_t flow)
+{
+    smos__watch_t *w = smos__socket_watch(socket, flow);
+    if (w) smos__events_keep(ev, socket->box);
+    return w;
+}

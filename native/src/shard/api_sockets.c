@@ -219,10 +219,13 @@ int smos__api_set_context(smos_engine_t *engine, smos_sock_t sock, smos_flow_t f
     if (status) return smos__failed(&c, "set_context", status);
     if (!flow) {
         c.socket->context = context;
-        c.socket->box->per_flow = true;
+        if (c.preparing)
+            c.box->per_flow = true;
+        else
+            smos__events_keep(&c.shard->events, c.box);
         return 0;
     }
-    smos__watch_t *w = smos__socket_watch(c.socket, c.flow);
+    smos__watch_t *w = smos__events_watch(&c.shard->events, c.socket, c.flow);
     if (!w) return smos__failed(&c, "set_context", -ENOMEM);
     w->context = context;
     c.shard->events.placed = NULL;

@@ -25,7 +25,7 @@ static int begin_history(const smos__caller_t *c, const smos__stream_options_t *
     const smos__wants_t *now = smos__events_wants(&c->shard->events, c->socket, c->flow);
     for (int side = 0; now && side < 2; side++) {
         if (before->history[side] || !now->options.history[side]) continue;
-        smos__watch_t *w = smos__socket_watch(c->socket, c->flow);
+        smos__watch_t *w = smos__events_watch(&c->shard->events, c->socket, c->flow);
         if (!w) return -ENOMEM;
         w->read[side] = f->end[!side].offset;
     }
@@ -107,7 +107,7 @@ int64_t smos__api_peek(smos_engine_t *engine, smos_sock_t sock, smos_flow_t flow
     int status = reader(&c, engine, sock, flow, side);
     if (lost) *lost = 0;
     if (!status && ((!buffer && length) || length > INT32_MAX)) status = -EINVAL;
-    smos__watch_t *w = status ? NULL : smos__socket_watch(c.socket, c.flow);
+    smos__watch_t *w = status ? NULL : smos__events_watch(&c.shard->events, c.socket, c.flow);
     if (!status && !w) status = -ENOMEM;
     if (status) return smos__failed(&c, "peek", status);
     const smos__assembler_t *kept = smos__history_of(&c.shard->history, c.flow, side);

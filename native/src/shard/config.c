@@ -52,7 +52,7 @@ uint64_t smos__shard_bytes(const smos_config_t *c)
     uint32_t flows = (uint32_t)c->max_flows;
     uint64_t bytes = smos__region_bytes(sizeof(smos_shard_t)) + smos__region_bytes(smos__arena_bytes(flows, c->buffer_bytes)) +
                      smos__region_bytes(smos__table_bytes(flows)) + smos__region_bytes(smos__queue_bytes(flows)) +
-                     smos__region_bytes(smos__stats_bytes()) + smos__region_bytes(sizeof(smos_breadcrumb_t)) + 2 * SMOS__OUTBOX_BYTES +
+                     smos__region_bytes(smos__stats_bytes()) + 2 * SMOS__OUTBOX_BYTES +
                      2 * SMOS__RECORDS * sizeof(smos_flow_info_t);
     return c->defrag_bytes ? bytes + smos__region_bytes(smos__defrag_size(&defrag)) : bytes;
 }

@@ -176,6 +176,7 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
     static const int REASON_COUNTER[] = {SMOS__C_end_fin, SMOS__C_end_rst, SMOS__C_end_idle, SMOS__C_end_evicted, SMOS__C_end_capture_end, SMOS__C_end_stopped};
     /* What ends here was not caused by the packet under the hand, if there is one. */
     bool in_packet = s->events.in_packet;
+    const smos_tuple_t *tuple = s->events.call.tuple;
     uint32_t under_hand = s->flow;
     s->events.in_packet = false;
     s->events.call.packet = NULL;
@@ -206,6 +207,7 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
         smos__flow_info(s, i, &s->records[s->record_count++]);
     release_slot(s, i);
     s->events.in_packet = in_packet;
+    s->events.call.tuple = tuple;
     s->flow = under_hand;
 }
 

@@ -162,18 +162,6 @@ static void leave_edited(smos_shard_t *s, uint32_t i, smos__layer_t *l, int from
 }
 
 
-/* The packet is the flow's: what handlers may ask about it. */
-static inline void enter(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i, int from)
-{
-    s->flow = i;
-    s->events.in_packet = true;
-    s->events.dropped = false;
-    s->frame = frame;
-    s->layer = l;
-    l->from = (uint8_t)from;
-}
-
-
 /* Its handlers were called: what they did to the packet and its flow comes true. `came`: bytes of payload that it came with. */
 static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from, uint32_t came)
 {
@@ -183,9 +171,7 @@ static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from
         SMOS__COUNT(s, drop_verdict);
         s->verdict = SMOS__DROP;
     }
-    s->events.in_packet = false;
-    s->events.call.packet = NULL;
-    s->flow = SMOS__NO_FLOW;
+    smos__leave_packet(s);
     if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
         /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
         if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);
@@ -202,7 +188,7 @@ static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from
 
 static inline void count_packet(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, smos__flow_t *f, smos__endpoint_t *e)
 {
-    s->crumb->packet = frame->number;
+    s->events.crumb.packet = frame->number;
     e->packets++;
     e->payload_bytes += l->payload_len;
     e->wire_bytes += frame->len;
@@ -217,7 +203,7 @@ static __attribute__((noinline)) void tell_plain(smos_shard_t *s, const smos__fr
     smos__flow_t *f = &s->arena.hot[i];
     smos__endpoint_t *e = &f->end[from];
     const uint32_t came = l->payload_len;
-    enter(s, frame, l, i, from);
+    smos__take_packet(s, i, frame, l, from);
     s->sent_before = l->seq;
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
     if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(under_hand(s, i), l, from);
@@ -244,7 +230,7 @@ static __attribute__((noinline)) void deliver_plain(smos_shard_t *s, const smos_
 {
     smos__endpoint_t *e = &s->arena.hot[i].end[from];
     const uint32_t length = l->payload_len;
-    enter(s, frame, l, i, from);
+    smos__take_packet(s, i, frame, l, from);
     s->sent_before = l->seq;
     SMOS__COUNT(s, event_pkt_in);
     uint64_t offset = e->offset;
@@ -324,7 +310,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     smos__flow_t *f = &s->arena.hot[i];
     smos__flow_begin(f);
     if (__builtin_expect(f->epoch != s->events.epoch, 0)) smos__events_refresh(&s->events, i, l->ip, l->ip_len, l->ip_captured);
-    enter(s, frame, l, i, from);
+    smos__take_packet(s, i, frame, l, from);
     const uint32_t came = l->payload_len;
     count_packet(s, frame, l, f, &f->end[from]);
     if (__builtin_expect(s->can_send, 0) && f->end[from].packets == 1) smos__edit_note_link(s, i, frame, l, from);

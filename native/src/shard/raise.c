@@ -8,53 +8,58 @@
 
 
 /* The rest of what handlers see of the packet; its decoder laid out the layer's part where it is. */
-static inline void show_frame(const smos__frame_t *frame, smos_packet_t *p)
+static inline void show_frame(const smos__frame_t *frame, smos_packet_t *p) { memcpy(p, frame, offsetof(smos_packet_t, ip)); }
+
+
+void smos__show_frame(smos_shard_t *s)
 {
-    memcpy(p, frame, offsetof(smos_packet_t, ip));
-    p->number = frame->number;
+    show_frame(s->frame, &s->layer->packet);
+    s->layer->packet.number = s->frame->number;
 }
 
 
-void smos__show_frame(smos_shard_t *s) { show_frame(s->frame, &s->layer->packet); }
-
+_Static_assert(offsetof(smos__flow_t, tuple) == 0, "who has the tuple has the flow");
 
 /* What all events of the packet have in common; outside of one, of a flow. */
-static inline void show(smos_shard_t *s, size_t flow, const smos__flow_t *f)
+static inline void show(smos_shard_t *s, uint32_t flow)
 {
     smos_call_t *call = &s->events.call;
-    call->flow = s->crumb->flow = (uint64_t)(f->generation >> 1) << 32 | flow;
-    call->tuple = &f->tuple;
-    if (!s->events.in_packet) return;
-    call->packet = &s->layer->packet;
-    show_frame(s->frame, &s->layer->packet);
+    if (__builtin_expect(s->events.in_packet, 1)) {
+        call->packet = &s->layer->packet;
+        show_frame(s->frame, &s->layer->packet);
+    } else {
+        call->tuple = &s->arena.hot[flow].tuple;
+    }
+    const smos__flow_t *f = (const smos__flow_t *)(const void *)call->tuple;
+    call->flow = s->events.crumb.flow = (uint64_t)(f->generation >> 1) << 32 | flow;
 }
 
 
-static inline void raise(smos_shard_t *s, smos__set_t *set, size_t flow, size_t event, uint32_t what)
+static inline void raise(smos_shard_t *s, smos__set_t *set, size_t event, uint32_t flow, uint32_t what)
 {
     smos_call_t *call = &s->events.call;
-    const smos__flow_t *f = &s->arena.hot[flow];
     if (__builtin_expect(s->events.dropped, 0) && s->events.in_packet) return; /* nobody behind who dropped it sees the packet, at no later event either */
-    if (__builtin_expect(!call->packet, 1)) show(s, flow, f);
+    if (__builtin_expect(!call->packet, 1)) show(s, flow);
     call->event = (uint8_t)what;
     call->side = (uint8_t)(what >> 8);
     call->hook = (uint8_t)(what >> 16);
     call->existing = (uint8_t)(what >> 24);
+    const smos__flow_t *f = (const smos__flow_t *)(const void *)call->tuple;
     if (__builtin_expect(f->flags & SMOS__FLOW_EXISTING, 0)) {
         call->existing = 1;
         __atomic_signal_fence(__ATOMIC_SEQ_CST); /* else all pay for it */
     }
-    set->dispatch[event](&s->events, set, (uint32_t)flow, event);
+    set->dispatch[event](&s->events, set, event);
 }
 
 
-void smos__raise_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, size_t event, uint32_t what) { raise(s, set, flow, event, what); }
+void smos__raise_wanted(smos_shard_t *s, smos__set_t *set, size_t event, uint32_t flow, uint32_t what) { raise(s, set, event, flow, what); }
 
 
 void smos__raise_detail_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, uint32_t what, uint32_t detail)
 {
     s->events.call.detail = detail;
-    raise(s, set, flow, (uint8_t)what, what);
+    raise(s, set, (uint8_t)what, flow, what);
     s->events.call.detail = 0;
 }
 
@@ -66,7 +71,7 @@ void smos__raise_bytes_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, 
     call->length = length;
     call->offset = offset;
     call->detail = detail;
-    raise(s, set, flow, (uint8_t)what, what);
+    raise(s, set, (uint8_t)what, flow, what);
     call->data = NULL;
     call->length = call->offset = 0;
     call->detail = 0;

@@ -66,12 +66,23 @@ size_t smos__stats_bytes(void)
 }
 
 
+/* Puts the memfd's page where the breadcrumb is, at the shard's start: leaving one costs no look for it. */
+static int share_crumb(smos_breadcrumb_t *crumb, int fd)
+{
+    if (fd < 0) return 0;
+    size_t bytes = smos__region_bytes(sizeof *crumb);
+    if (sysconf(_SC_PAGESIZE) > SMOS__CRUMB_ROOM) return -ENOTSUP; /* what lies behind would be hidden */
+    if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)bytes) < 0) return -errno; /* twice: zeroed */
+    return mmap(crumb, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ? -errno : 0;
+}
+
+
 int smos__segments_open(smos_shard_t *s)
 {
     size_t names = line_up(write_names(NULL)), counters = line_up(SMOS__C_COUNT * 8);
     size_t head = line_up(sizeof(smos_stats_header_t)), bytes = smos__stats_bytes();
     int status = smos__region_map(&s->stats_region, s->config.stats_fd, bytes);
-    if (!status) status = smos__region_map(&s->crumb_region, s->config.breadcrumb_fd, sizeof(smos_breadcrumb_t));
+    if (!status) status = share_crumb(&s->events.crumb, s->config.breadcrumb_fd);
     if (status) return status;
     smos_stats_header_t *h = s->stats = s->stats_region.memory;
     h->version = 2;
@@ -82,9 +93,8 @@ int smos__segments_open(smos_shard_t *s)
     h->names_bytes = (uint32_t)write_names((char *)h + h->names_offset);
     h->modules = SMOS_MAX_MODULES;
     h->modules_offset = (uint32_t)(head + counters + names);
-    s->crumb = s->crumb_region.memory;
-    s->crumb->version = 1;
-    memcpy(s->crumb->magic, "SMOSCRMB", 8);
+    s->events.crumb.version = 1;
+    memcpy(s->events.crumb.magic, "SMOSCRMB", 8);
     __atomic_thread_fence(__ATOMIC_RELEASE);
     memcpy(h->magic, "SMOSSTAT", 8); /* last: the segment is whole */
     return 0;

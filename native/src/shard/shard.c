@@ -141,7 +141,6 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
     }
     s->under = (smos__tcp_t){.pool = s->arena.pool, .config = &s->tcp, .sink = &smos__shard_sink, .context = s, .refused = &s->refused};
     smos__timers_init(&s->timers);
-    s->events.crumb = s->crumb;
     s->events.records = s->collect;
     smos__stats_publish(s);
     return s;
@@ -174,7 +173,6 @@ void smos_shard_destroy(smos_shard_t *s)
     smos__region_unmap(&s->table_region);
     smos__region_unmap(&s->queue_region);
     smos__region_unmap(&s->stats_region);
-    smos__region_unmap(&s->crumb_region);
     smos__region_unmap(&s->defrag_region);
     munmap(s, sizeof *s);
 }
@@ -304,7 +302,7 @@ static void end_of_burst(smos_shard_t *s)
     s->log_budget = 16;
     SMOS__COUNT(s, bursts);
     s->stats->heartbeat++;
-    s->crumb->heartbeat++;
+    s->events.crumb.heartbeat++;
     if (++s->since_publish >= BURSTS_PER_PUBLISH) smos__stats_publish(s);
 }
 
