@@ -130,6 +130,11 @@ def json_of(text: str) -> Result:
     return result
 
 
+def warm(setup: Setup, mebibytes: int) -> None:
+    """Has the host give out, before a run, the memory that it will need."""
+    subprocess.run([program(setup, "warm"), str(mebibytes)], check=True)
+
+
 def alternate(runs: int, programs: Mapping[str, Callable[[], Result]]) -> dict[str, list[Result]]:
     """Each program once to warm the page cache (not kept), then `runs` rounds in which each runs once."""
     for run in programs.values():

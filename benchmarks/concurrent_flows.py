@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
-from common import Report, Result, Setup, Times, alternate, arguments, capture, check_counts, measure, program
+from common import Report, Result, Setup, Times, alternate, arguments, capture, check_counts, measure, program, warm
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PACKETS = 5_000_000
 RATIO = 2.5
 
 
-def _warm(setup: Setup, flows: int) -> None:
-    """Has the host give out, before the run, the memory that it will need."""
-    subprocess.run([program(setup, "warm"), str(64 + flows * 600 // 2**20)], check=True)
-
-
 def _run(setup: Setup, engine: Path, flows: int) -> Result:
     packets = setup.scaled(PACKETS)
     made = capture(setup, "concurrent", flows=flows, packets=packets)
-    _warm(setup, flows)
+    warm(setup, 64 + flows * 600 // 2**20)
     # One and the same worker, with the default number of slots; the mark is where the handshakes end.
     result = measure([engine, made.path, "--mark", str(3 * flows)])
     check_counts(result, made)

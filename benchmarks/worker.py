@@ -21,10 +21,14 @@ from common import (
     floor_slots,
     measure,
     program,
+    warm,
 )
 
+MEBIBYTES = 64  # more than any of the programs touches
 
-def _checked(command: list[str | Path], made: Capture, who: str, streams: bool) -> Result:
+
+def _checked(setup: Setup, command: list[str | Path], made: Capture, who: str, streams: bool) -> Result:
+    warm(setup, MEBIBYTES)
     result = measure(command)
     check_counts(result, made, streams=streams, who=who)
     return result
@@ -40,7 +44,7 @@ def _programs(setup: Setup, made: Capture, report: Report) -> dict[str, Callable
             if str(reason) not in report.missing:
                 report.missing.append(str(reason))
             return
-        found[label] = partial(_checked, command, made, label, streams)
+        found[label] = partial(_checked, setup, command, made, label, streams)
 
     add("engine: deliver", "engine_run", streams=True)
     add("engine: track", "engine_run", "--mode", "track")

@@ -71,7 +71,6 @@ static int share_crumb(smos_breadcrumb_t *crumb, int fd)
 {
     if (fd < 0) return 0;
     size_t bytes = smos__region_bytes(sizeof *crumb);
-    if (sysconf(_SC_PAGESIZE) > SMOS__CRUMB_ROOM) return -ENOTSUP; /* what lies behind would be hidden */
     if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)bytes) < 0) return -errno; /* twice: zeroed */
     return mmap(crumb, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ? -errno : 0;
 }
