@@ -1,9 +1,8 @@
-/* What in libc ends the process from within, other than exit() itself: err() and its like, error(), daemon(), timers that send SIGALRM. And atexit(). */
+/* What in libc ends the process from within, other than exit() itself: err() and its like, error(), daemon(). And atexit(). */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 
 #include "layer.h"
 
@@ -128,22 +127,3 @@ OURS int mlockall(int flags)
 }
 
 OURS int munlockall(void) { return 0; }
-
-
-OURS int setitimer(int which, const struct itimerval *new, struct itimerval *old)
-{
-    if (old) *old = (struct itimerval){0};
-    if (!new) return FAIL(EFAULT);
-    if (which < 0 || which > 2) return FAIL(EINVAL);
-    if (!new->it_value.tv_sec && !new->it_value.tv_usec) return 0;
-    mos__warn("setitimer() does nothing here; use mtcp_settimer()");
-    return FAIL(ENOSYS);
-}
-
-
-OURS useconds_t ualarm(useconds_t first, useconds_t interval)
-{
-    (void)interval;
-    if (first) mos__warn("ualarm() does nothing here; use mtcp_settimer()");
-    return 0;
-}
