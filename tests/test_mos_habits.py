@@ -14,7 +14,8 @@ from mos_run import PROGRAMS, Run
 from traffic import conversation, conversations, write_pcap
 
 from shardmos.control.compile import CompileError
-from shardmos.mos import compile_mos
+from shardmos.mos import compile_mos, load_mos
+from shardmos.run import execute
 
 pytestmark = pytest.mark.timeout(600)  # programs are compiled
 
@@ -44,6 +45,76 @@ def test_a_thread_that_asks_with_a_lock_in_its_hand(run: Run, kind: str) -> None
     """Callbacks wait for the lock in the thread that has to answer."""
     assert run("shared", conversations(3000), kind) == ["24000 packets, 3000 started, 6000 ended, 0 left"]
     assert not run.errors
+
+
+# ---- output, files, crashes ----
+
+
+def test_lines_of_several_workers_are_whole(tmp_path: Path) -> None:
+    """Standard output is a pipe, and nothing in the environment turns its buffer off."""
+    write_pcap(tmp_path / "x.pcap", conversations(500))
+    command = [*COMMAND, "run", "--mos", str(PROGRAMS / "lines.c"), "-r", "x.pcap", "-w", "2"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    lines = [line.split(" of ")[0] for line in result.stdout.splitlines()]
+    assert sorted(lines) == ["client" * 30] * 2500 + ["server" * 30] * 1500
+
+
+def test_files_of_a_program(run: Run, tmp_path: Path) -> None:
+    assert run("files", conversation()) == ["8 packets"]
+    assert run.errors == ["files: files"]
+    assert {path.name: path.read_text() for path in (tmp_path / "log").iterdir()} == {
+        "old.4": "1\n2\n3\n4\n", "old.8": "5\n6\n7\n8\n",
+    }  # fmt: skip
+    assert Path.cwd() == tmp_path  # the worker's own folder
+
+
+CRASHING = """\
+#include <mos_api.h>
+static void crash(mctx_t mctx, int sock, int side, event_t event, filter_arg_t *arg) { *(volatile int *)8 = 1; }
+int main(void)
+{
+    mctx_t mctx = mtcp_create_context(0);
+    int sock = mtcp_socket(mctx, AF_INET, MOS_SOCK_MONITOR_STREAM, 0);
+    mtcp_register_callback(mctx, sock, MOS_ON_CONN_START, MOS_HK_SND, crash);
+    mtcp_app_join(mctx);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_program_that_crashes_is_named(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "clumsy.c").write_text(CRASHING)
+    write_pcap(tmp_path / "x.pcap", conversation())
+    command = [*COMMAND, "run", "--mos", "clumsy.c", "-r", "x.pcap", "-w", str(workers)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.stderr.startswith("clumsy: crashed (SIGSEGV)\n")
+    assert result.returncode == (-signal.SIGSEGV if workers == 1 else 1)
+
+
+HEADERS = """\
+#include <netinet/tcp.h>
+#include <mos_api.h>
+#include <linux/tcp.h>
+#include <stdio.h>
+int main(int argc, char **argv, char **environment)
+{
+    struct tcphdr t = {0};
+    t.th_flags = TH_SYN | TH_ACK;
+    printf("%d%d %d %d %d\\n", t.syn, t.ack, TCP_ESTABLISHED, TCP_MSS, TCP_MAX_WINSHIFT);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
+def test_both_headers_of_tcp(capfd: pytest.CaptureFixture[str], tmp_path: Path, order: tuple[int, ...]) -> None:
+    """The system's own do not go together: ours stands before the second."""
+    lines = HEADERS.splitlines(keepends=True)
+    (tmp_path / "headers.c").write_text("".join([*(lines[at] for at in order), *lines[3:]]))
+    execute(write_pcap(tmp_path / "x.pcap", conversation()), [load_mos([str(tmp_path / "headers.c")])])
+    assert capfd.readouterr().out == "11 4 512 14\n"
 
 
 # ---- signals ----

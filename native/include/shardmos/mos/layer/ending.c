@@ -103,6 +103,32 @@ OURS void error(int status, int number, const char *format, ...)
 }
 
 
+/* ---- and what does not end it, but names it ---- */
+
+OURS void vwarn(const char *format, va_list args) { complain(true, errno, format, args); }
+OURS void vwarnx(const char *format, va_list args) { complain(false, 0, format, args); }
+
+OURS void warn(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    complain(true, errno, format, args);
+    va_end(args);
+}
+
+OURS void warnx(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    complain(false, 0, format, args);
+    va_end(args);
+}
+
+OURS char *program_invocation_name = (char *)mos__name, *program_invocation_short_name = (char *)mos__name, *__progname = (char *)mos__name;
+
+
+/* ---- failed assertions ---- */
+
 OURS void __assert_perror_fail(int number, const char *file, unsigned line, const char *function)
 {
     fprintf(stderr, "%s:%u: %s: unexpected error: %s\n", file, line, function ? function : "?", strerror(number));

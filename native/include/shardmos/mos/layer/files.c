@@ -31,11 +31,25 @@ static const char *from_folder(const char *path, char *room)
 }
 
 
+/* Live workers change no files. That is told once: programs seldom say why. */
+static void told(bool failed, const char *path)
+{
+    static bool once;
+    int error = errno;
+    if (!failed || error != EPERM || once) return;
+    once = true;
+    mos__warn("%s: %s (workers of `shardmos up` may not change files: docs/mos.md)", path, strerror(error));
+    errno = error;
+}
+
+
 OURS FILE *fopen(const char *path, const char *mode)
 {
     char room[PATH_MAX];
     REAL(FILE *, "fopen", const char *, const char *);
-    return real ? real(from_folder(path, room), mode) : NULL;
+    FILE *file = real ? real(from_folder(path, room), mode) : NULL;
+    told(!file, path);
+    return file;
 }
 
 OURS FILE *fopen64(const char *path, const char *mode) { return fopen(path, mode); }
@@ -57,7 +71,9 @@ OURS int open(const char *path, int flags, ...)
     va_start(args, flags);
     mode_t mode = (mode_t)(flags & O_CREAT ? va_arg(args, int) : 0);
     va_end(args);
-    return real ? real(from_folder(path, room), flags, mode) : FAIL(ENOSYS);
+    int file = real ? real(from_folder(path, room), flags, mode) : FAIL(ENOSYS);
+    told(file < 0, path);
+    return file;
 }
 
 OURS int open64(const char *path, int flags, ...)
@@ -89,7 +105,9 @@ OURS DIR *opendir(const char *path)
     { \
         char room[PATH_MAX]; \
         REAL(int, #name, const char *); \
-        return real ? real(from_folder(path, room)) : FAIL(ENOSYS); \
+        int status = real ? real(from_folder(path, room)) : FAIL(ENOSYS); \
+        told(status, path); \
+        return status; \
     }
 OF_PATH(unlink)
 OF_PATH(remove)
@@ -100,7 +118,9 @@ OF_PATH(rmdir)
     { \
         char room[PATH_MAX]; \
         REAL(int, #name, const char *, type); \
-        return real ? real(from_folder(path, room), value) : FAIL(ENOSYS); \
+        int status = real ? real(from_folder(path, room), value) : FAIL(ENOSYS); \
+        told(status, path); \
+        return status; \
     }
 OF_PATH_AND(access, int)
 OF_PATH_AND(mkdir, mode_t)

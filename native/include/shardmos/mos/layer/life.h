@@ -40,6 +40,10 @@ bool mos__wait_ended(long ms, bool main_ends_all);
 /* With the lock held. Afterwards none of them runs; one that cannot be ended keeps the library loaded. */
 void mos__end_threads(void);
 
+/* crash.c */
+void mos__watch_crashes(bool on);
+bool mos__in_program(void); /* this thread runs its code */
+
 /* signals.c: libc's pthread_kill() */
 int mos__send(pthread_t, int signum);
 

@@ -129,6 +129,7 @@ static void set_up(void)
 int mos__start(int argc, char **argv, char *error, size_t size)
 {
     life_t *life = &mos__life;
+    mos__watch_crashes(true);
     int status = begin_main(argc, argv);
     if (status) return snprintf(error, size, "no thread for main(): %s", strerror(status)), -status;
     mos__hold(&life->lock);
@@ -139,7 +140,10 @@ int mos__start(int argc, char **argv, char *error, size_t size)
     if (life->exited) mos__over = true;
     pthread_mutex_unlock(&life->lock);
     if (!status && life->exited) mos__close_all();
-    if (status) mos__run_at_exit(life->exit_status);
+    if (status) {
+        mos__run_at_exit(life->exit_status);
+        mos__watch_crashes(false);
+    }
     fflush(stdout);
     return status;
 }
@@ -152,6 +156,9 @@ void mos__say_status(void)
     if (mos__life.exited && mos__life.exit_status) mos__warn("the program ended itself with exit(%d)", mos__life.exit_status);
     else if (!mos__life.exited && mos__life.main_status) mos__warn("main() returned %d", mos__life.main_status);
 }
+
+
+bool mos__in_program(void) { return (mos__here && guarded) || mos__is_program_thread(); }
 
 
 void mos__leave_callback(void)
@@ -241,4 +248,5 @@ void mos__finish(void)
     pthread_mutex_unlock(&life->lock);
     if (!told) mos__say_status();
     mos__run_at_exit(life->exited ? life->exit_status : life->main_status);
+    mos__watch_crashes(false);
 }
