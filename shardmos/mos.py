@@ -23,7 +23,8 @@ _LENIENT = (
     "-fgnu89-inline", "-fcommon", "-w", "-Wno-implicit-function-declaration", "-Wno-implicit-int",
     "-Wno-int-conversion", "-Wno-incompatible-pointer-types", "-Wno-return-mismatch",
 )  # fmt: skip
-_LINK = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-lpthread", "-lm", "-lrt", "-ldl")
+# A function that a header calls `inline` is one of each source's, in GCC 4's sense: the first counts.
+_LINK = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,muldefs", "-lpthread", "-lm", "-lrt", "-ldl")
 
 
 def load_mos(sources: Sequence[str], includes: Sequence[str] = (), arguments: Sequence[str] = ()) -> CModule:
@@ -106,7 +107,7 @@ def _run(command: list[str], scratch: Path, what: str) -> None:
 
 def _reason(details: str, code: int) -> str:
     lines = [line.strip() for line in details.splitlines() if line.strip()]
-    for line in lines:
-        if "error:" in line or "undefined reference" in line or "fatal" in line:
-            return line
-    return lines[-1] if lines else f"the compiler ended with {code}"
+    own = [line for line in lines if not line.startswith("collect2:")]  # which only says that the linker failed
+    words = ("error:", "undefined reference", "fatal", "cannot find", "undefined symbol")
+    found = [line for line in own if any(word in line for word in words)]
+    return (found or own or lines or [f"the compiler ended with {code}"])[0]

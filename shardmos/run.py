@@ -199,6 +199,10 @@ def _in_pool(
     try:
         for _ in pool.batches():
             pass
+    except KeyboardInterrupt:
+        if any(isinstance(each, CModule) for each in modules):
+            pool.interrupt()
+        raise
     finally:
         pool.close()
     results = [result for result in pool.results if result is not None]

@@ -18,6 +18,7 @@ import signal
 import struct
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ _MAX_FRAME = 1 << 30
 _RECORDS, _EXTRAS, _EVENTS, _RESULT, _FAILED, _CUT = b"R", b"X", b"E", b"D", b"F", b"C"
 _PIPE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
+INTERRUPT_SECONDS = 4.0
 
 
 class _Child:
@@ -195,6 +197,20 @@ class Pool:
             how = f"ended with code {os.waitstatus_to_exitcode(status)} before it was through"
         raise ShardmosError(f"{child.name} {how}; the flows are not complete")
 
+    def interrupt(self) -> None:
+        """Lets modules in C say what they have to say at their end, for a moment."""
+        waited_for = [child for child in self._children if child.status is None and self._setup is not None]
+        for child in waited_for:
+            os.kill(child.pid, signal.SIGTERM)
+        end = time.monotonic() + INTERRUPT_SECONDS
+        while waited_for and time.monotonic() < end:
+            time.sleep(0.01)
+            for child in waited_for[:]:
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                if pid:
+                    child.status = status
+                    waited_for.remove(child)
+
     def close(self) -> None:
         """Ends what still runs and frees everything. Twice is once."""
         for child in self._children:
@@ -254,6 +270,8 @@ class Pool:
             for annotator in annotators:
                 attach(shard, annotator)
         session = self._setup(shard) if self._setup is not None else None
+        if session is not None:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # interrupt()
         if self._filter is not None:
             shard.set_filter(self._filter)
         if ring is None:
@@ -267,6 +285,11 @@ class Pool:
                     send(_EXTRAS, msgpack.packb(take_extras(annotators, records)))
         except CaptureError as error:
             send(_CUT, str(error).encode())
+        except KeyboardInterrupt:
+            if session is not None:
+                session.release()
+            shard.close()
+            raise
         result = session.result() if session is not None else None
         try:
             packed = msgpack.packb([shard.stats().counters, result])

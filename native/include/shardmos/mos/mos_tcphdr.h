@@ -10,6 +10,10 @@
 #include <sys/types.h>
 
 #if defined(_NETINET_TCP_H)
+#if !defined(_LINUX_TCP_H) && !defined(_UAPI_LINUX_TCP_H)
+#define _LINUX_TCP_H 1 /* it would define again what is here */
+#define _UAPI_LINUX_TCP_H 1
+#endif
 /* Its enumerators are taken: the names become macros with mOS's numbers. */
 #define TCP_CLOSED 0
 #define TCP_SYN_RCVD 3
@@ -77,6 +81,11 @@ typedef uint32_t tcp_seq;
 #define TCPOPT_SACK 5
 #define TCPOPT_TIMESTAMP 8
 #define TCPOLEN_TIMESTAMP 10
+#define TCPOLEN_TSTAMP_APPA (TCPOLEN_TIMESTAMP + 2)
+#define TCPOPT_TSTAMP_HDR (TCPOPT_NOP << 24 | TCPOPT_NOP << 16 | TCPOPT_TIMESTAMP << 8 | TCPOLEN_TIMESTAMP)
+#define TCP_MSS 512
+#define TCP_MAXWIN 65535
+#define TCP_MAX_WINSHIFT 14
 #define SOL_TCP 6
 
 enum tcpstate {

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "layer.h"
+#include "life.h"
 
 #define MAX_RAISED 64
 
@@ -60,7 +60,7 @@ static ude_t *add(event_t parent, filter_t filter, const filter_arg_t *arg)
 
 static event_t define(event_t parent, filter_t filter, const filter_arg_t *arg)
 {
-    pthread_mutex_lock(&lock);
+    mos__hold(&lock);
     ude_t *u = filter ? equal(parent, filter, arg) : NULL;
     if (!u) u = add(parent, filter, arg);
     pthread_mutex_unlock(&lock);

@@ -1,9 +1,8 @@
-/* What in libc ends the process from within, other than exit() itself: err() and its like, error(), daemon(), timers that send SIGALRM. And atexit(). */
+/* What in libc ends the process from within, other than exit() itself: err() and its like, error(), daemon(). And atexit(). */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 
 #include "layer.h"
 
@@ -104,6 +103,32 @@ OURS void error(int status, int number, const char *format, ...)
 }
 
 
+/* ---- and what does not end it, but names it ---- */
+
+OURS void vwarn(const char *format, va_list args) { complain(true, errno, format, args); }
+OURS void vwarnx(const char *format, va_list args) { complain(false, 0, format, args); }
+
+OURS void warn(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    complain(true, errno, format, args);
+    va_end(args);
+}
+
+OURS void warnx(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    complain(false, 0, format, args);
+    va_end(args);
+}
+
+OURS char *program_invocation_name = (char *)mos__name, *program_invocation_short_name = (char *)mos__name, *__progname = (char *)mos__name;
+
+
+/* ---- failed assertions ---- */
+
 OURS void __assert_perror_fail(int number, const char *file, unsigned line, const char *function)
 {
     fprintf(stderr, "%s:%u: %s: unexpected error: %s\n", file, line, function ? function : "?", strerror(number));
@@ -128,22 +153,3 @@ OURS int mlockall(int flags)
 }
 
 OURS int munlockall(void) { return 0; }
-
-
-OURS int setitimer(int which, const struct itimerval *new, struct itimerval *old)
-{
-    if (old) *old = (struct itimerval){0};
-    if (!new) return FAIL(EFAULT);
-    if (which < 0 || which > 2) return FAIL(EINVAL);
-    if (!new->it_value.tv_sec && !new->it_value.tv_usec) return 0;
-    mos__warn("setitimer() does nothing here; use mtcp_settimer()");
-    return FAIL(ENOSYS);
-}
-
-
-OURS useconds_t ualarm(useconds_t first, useconds_t interval)
-{
-    (void)interval;
-    if (first) mos__warn("ualarm() does nothing here; use mtcp_settimer()");
-    return 0;
-}

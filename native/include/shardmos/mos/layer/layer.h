@@ -1,7 +1,7 @@
 /* layer.h: the inside of the mOS layer: sources that are compiled together with a mOS program into one module.
  *
  * Threads: the program's main() and the threads that it makes are threads of their own. Whatever acts on the engine runs in the engine's
- * thread: init()'s during PREPARE, the packet thread from then on; calls of other threads are handed over to it (thread.c) and wait.
+ * thread: init()'s during PREPARE, the packet thread from then on; calls of other threads are handed over to it (requests.c) and wait.
  * All state below is the engine's thread's, but where a lock is named. A module is loaded once per worker, so statics are one program's.
  */
 #ifndef SHARDMOS_MOS_LAYER_H
@@ -145,22 +145,30 @@ void mos__flow_free(entry_t *);
 /* stream.c: bytes of a side that stay readable, 0: no reassembly. *have is what was set before, 0 at first for a new socket. 0, or as the engine. */
 int mos__set_buffer(smos_sock_t, smos_flow_t, int side, uint32_t bytes, uint32_t *have);
 
-/* thread.c */
+/* requests.c */
 typedef intptr_t (*mos__task_t)(const intptr_t *);
 /* Runs it in the engine's thread and waits. `failed` (with EPERM) once that is over. */
 intptr_t mos__run_there(mos__task_t, const intptr_t *, intptr_t failed);
 #define THERE(f, failed, ...) mos__run_there(f, (const intptr_t[]){0, ##__VA_ARGS__} + 1, failed)
-void mos__serve_waiting(void);
+void mos__serve_waiting(void); /* between two bursts */
+void mos__serve_within(void);  /* in a callback that waits for another thread */
+
+/* program.c */
 int mos__start(int argc, char **argv, char *error, size_t size); /* main(), until it yields. 0, -ETIMEDOUT, -ECANCELED */
 void mos__finish(void);
-void mos__release_joined(void); /* the context is gone: app_join returns */
 void mos__exit(int status) __attribute__((noreturn));
+void mos__leave_callback(void); /* the program is over: back to mos__guard(), if that is where it began */
+void mos__say_status(void);     /* warns where the program ended with another than 0 */
 /* Calls f(call) so that exit() within comes back here. */
 void mos__guard(void (*f)(const smos_call_t *), const smos_call_t *);
 void mos__guard_last(void (*f)(const smos_call_t *)); /* also when the program is over */
+
+/* threads.c, socket.c */
+void mos__release_joined(void); /* the context is gone: app_join returns */
 void mos__close_all(void);
-bool mos__signal(int signum);
-mtcp_sighandler_t mos__set_handler(int signum, mtcp_sighandler_t);
+
+/* signals.c */
+bool mos__signal(int signum); /* a thread that waits for it, or its handler, gets it; false: it has none */
 
 /* ending.c: what the program gave to atexit(), the last first */
 void mos__run_at_exit(int status);

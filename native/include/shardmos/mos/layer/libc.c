@@ -1,13 +1,11 @@
-/* What a program finds in libc and must not do to the worker: ending it, its signals, its options, its cores. Each is hidden, so that these are
+/* What a program finds in libc and must not do to the worker: ending it, its options, its cores (signals: signals.c). Each is hidden, so that these are
  * the program's alone; weak, so that a program may bring its own. */
 #include <dlfcn.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "layer.h"
@@ -33,48 +31,6 @@ OURS void __assert_fail(const char *what, const char *file, unsigned line, const
 {
     fprintf(stderr, "%s:%u: %s: assertion `%s' failed\n", file, line, function ? function : "?", what);
     mos__exit(134);
-}
-
-
-/* ---- signals ---- */
-
-OURS mtcp_sighandler_t signal(int signum, mtcp_sighandler_t handler) { return mos__set_handler(signum, handler); }
-
-mtcp_sighandler_t mtcp_register_signal(int signum, mtcp_sighandler_t handler)
-{
-    return mos__set_handler(signum, handler) == SIG_ERR ? (mtcp_sighandler_t)-1 : handler;
-}
-
-
-OURS int sigaction(int signum, const struct sigaction *new, struct sigaction *old)
-{
-    mtcp_sighandler_t before = mos__set_handler(signum, SIG_DFL);
-    if (before == SIG_ERR) return -1;
-    if (old) *old = (struct sigaction){.sa_handler = before};
-    mos__set_handler(signum, new ? new->sa_handler : before);
-    return 0;
-}
-
-
-OURS int raise(int signum)
-{
-    if (!mos__signal(signum) && (signum == SIGINT || signum == SIGTERM || signum == SIGKILL || signum == SIGABRT)) mos__exit(128 + signum);
-    return 0;
-}
-
-
-OURS int kill(pid_t pid, int signum)
-{
-    if (pid == getpid() || !pid) return raise(signum);
-    return (int)syscall(SYS_kill, pid, signum);
-}
-
-
-/* SIGALRM would end the worker. Packet time has mtcp_settimer(). */
-OURS unsigned alarm(unsigned seconds)
-{
-    if (seconds) mos__warn("alarm() does nothing here; use mtcp_settimer()");
-    return 0;
 }
 
 

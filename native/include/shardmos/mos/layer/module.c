@@ -145,6 +145,7 @@ static int cut(const char *text)
 
 static int begin(smos_engine_t *engine, const smos_api_t *api, void **self, char *error, size_t size)
 {
+    uint32_t workers = 1;
     mos__engine = engine;
     mos__api = api;
     *self = &mos__context;
@@ -152,6 +153,8 @@ static int begin(smos_engine_t *engine, const smos_api_t *api, void **self, char
     mos__set_folder(ENGINE(param, NULL, "folder"));
     int n = cut(ENGINE(param, NULL, "args"));
     ENGINE(at_burst_end, mos__on_burst_end, NULL);
+    ENGINE(worker, &workers);
+    if (workers > 1) setvbuf(stdout, NULL, _IOLBF, 0); /* lines of several processes come whole */
     mos__here--;
     if (n < 0) return snprintf(error, size, "the program's arguments: %s", strerror(-n)), n;
     mos__conf_read(NULL);
