@@ -43,6 +43,7 @@ DEFAULT_HOOKS = {
     Event.REXMIT: Hook.RECEIVER,
     Event.TCP_STATE_CHANGE: Hook.BOTH,
 }
+_MAX_DEFAULTS = 256
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
@@ -80,6 +81,17 @@ class State:
 
     def __repr__(self) -> str:
         return f"State({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+class PlainState(State):
+    """The state of middleboxes that declare none. A name that was read before it was set stays in the class, where
+    later reads find it without a call and without an exception."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if len(vars(PlainState)) < _MAX_DEFAULTS:
+            setattr(PlainState, name, value)
+        return value
 
 
 class Parameter:

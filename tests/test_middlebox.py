@@ -12,7 +12,7 @@ from traffic import ACK, CLIENT, FIN, PSH, SERVER, SYN, conversation, conversati
 
 import shardmos as sm
 from shardmos.errors import ModuleError, ShardmosError
-from shardmos.middlebox import Gap
+from shardmos.middlebox import Gap, PlainState
 from shardmos.run import RunResult, execute
 
 REQUEST, RESPONSE = b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\nhello"
@@ -283,6 +283,22 @@ def test_the_state_is_there_for_an_event_over_conn_end(tmp_path: Path) -> None:
 
     path = write_pcap(tmp_path / "late.pcap", conversations(3))
     assert sm.run(path, Late()) == [len(REQUEST) + len(RESPONSE)] * 6  # once per side
+
+
+def test_a_name_that_was_never_set_reads_as_0_in_every_state() -> None:
+    class Lists(sm.State):
+        def __getattr__(self, name: str) -> Any:
+            return []
+
+    first: Any = PlainState()
+    second: Any = PlainState()
+    for number in range(1000):  # names may come from the traffic
+        assert getattr(first, f"n{number}") == 0
+    assert len(vars(PlainState)) < 300
+    first.n1 += 5
+    assert (first.n1, second.n1, first.n999, Lists().n1) == (5, 0, 0, [])
+    assert (repr(first), vars(second)) == ("State(n1=5)", {})
+    assert not hasattr(first, "__len__")
 
 
 def test_state_may_be_a_class_of_its_own(capture: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shardmos.errors import ModuleError
-from shardmos.middlebox import Middlebox, State
+from shardmos.middlebox import Middlebox, PlainState, State
 
 if TYPE_CHECKING:
     from shardmos.workers.live import LiveFlow
@@ -32,7 +32,7 @@ class Inherited:
 
 def state_layout(kind: type[Middlebox]) -> Layout:
     """What a fresh state holds: whether other attributes may join, and the names and types of those that it has."""
-    make = getattr(kind, "State", State)
+    make = getattr(kind, "State", PlainState)
     try:
         state = make()
     except Exception as error:

@@ -16,7 +16,7 @@ import msgpack
 
 from shardmos.errors import ModuleError, ShardmosError
 from shardmos.events import Event, TcpState, anomaly_name, limit_text
-from shardmos.middlebox import Anomaly, Gap, Middlebox, State, wants_of
+from shardmos.middlebox import Anomaly, Gap, Middlebox, PlainState, wants_of
 from shardmos.user_events import UserEvent
 from shardmos.workers.binding import ffi, lib
 from shardmos.workers.calls import Calls
@@ -53,7 +53,7 @@ class Host:
         self.kept_errors: list[str] = []
         self.packet = Packet(self)
         self.box: Box | None = None
-        self.make_state: Callable[[], Any] = getattr(type(middlebox), "State", State)
+        self.make_state: Callable[[], Any] = getattr(type(middlebox), "State", PlainState)
         self.calls = Calls(self.packet, self._release_views, self.failed, self._kept_data, self._arguments())
         self.timers = Timers(self)
         self.main = Watcher(self, 0)
