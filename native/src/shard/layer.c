@@ -207,7 +207,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     smos__endpoint_t *e = &f->end[from];
     smos__flow_begin(f);
     if (__builtin_expect(f->epoch != s->events.epoch, 0)) smos__events_refresh(&s->events, i, l->ip, l->ip_len, l->ip_captured);
-    smos__take_packet(s, i, frame, l, from);
+    smos__take_packet(s, i, f, frame, l, from);
     e->packets++;
     if (__builtin_expect(s->can_send, 0) && e->packets == 1) smos__edit_note_link(s, i, frame, l, from);
     const uint32_t came = l->payload_len;
