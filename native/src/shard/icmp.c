@@ -42,7 +42,7 @@ void smos__icmp_error(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t
     bool forged = quoted->proto == 6 && !under_way(&f->end[sender], l->quoted_seq);
     smos__flow_begin(f);
     if (f->epoch != s->events.epoch) smos__events_refresh(&s->events, i, NULL, 0, 0);
-    smos__take_packet(s, i, frame, l, !sender); /* it comes to the quoted packet's sender, from the other end's direction */
+    smos__take_packet(s, i, f, frame, l, !sender); /* it comes to the quoted packet's sender, from the other end's direction */
     smos__anomaly_raise(s, i, forged ? SMOS__ANOMALY_ICMP_FORGED : kind_of(l));
     smos__leave_packet(s);
     if (f->flags & SMOS__FLOW_RESET && f->end_reason == 255) { /* a handler reset it: it ends as one that no packet of its own ends */

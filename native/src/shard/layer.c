@@ -203,7 +203,7 @@ static __attribute__((noinline)) void tell_plain(smos_shard_t *s, const smos__fr
     smos__flow_t *f = &s->arena.hot[i];
     smos__endpoint_t *e = &f->end[from];
     const uint32_t came = l->payload_len;
-    smos__take_packet(s, i, frame, l, from);
+    smos__take_packet(s, i, f, frame, l, from);
     s->sent_before = l->seq;
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
     if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(under_hand(s, i), l, from);
@@ -228,9 +228,10 @@ static __attribute__((noinline)) void tell_plain(smos_shard_t *s, const smos__fr
 /* The same, where nothing but its bytes is asked for. */
 static __attribute__((noinline)) void deliver_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i, int from)
 {
-    smos__endpoint_t *e = &s->arena.hot[i].end[from];
+    smos__flow_t *f = &s->arena.hot[i];
+    smos__endpoint_t *e = &f->end[from];
     const uint32_t length = l->payload_len;
-    smos__take_packet(s, i, frame, l, from);
+    smos__take_packet(s, i, f, frame, l, from);
     s->sent_before = l->seq;
     SMOS__COUNT(s, event_pkt_in);
     uint64_t offset = e->offset;
@@ -310,7 +311,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     smos__flow_t *f = &s->arena.hot[i];
     smos__flow_begin(f);
     if (__builtin_expect(f->epoch != s->events.epoch, 0)) smos__events_refresh(&s->events, i, l->ip, l->ip_len, l->ip_captured);
-    smos__take_packet(s, i, frame, l, from);
+    smos__take_packet(s, i, f, frame, l, from);
     const uint32_t came = l->payload_len;
     count_packet(s, frame, l, f, &f->end[from]);
     if (__builtin_expect(s->can_send, 0) && f->end[from].packets == 1) smos__edit_note_link(s, i, frame, l, from);

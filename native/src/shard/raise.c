@@ -20,32 +20,46 @@ void smos__show_frame(smos_shard_t *s)
 
 _Static_assert(offsetof(smos__flow_t, tuple) == 0, "who has the tuple has the flow");
 
-/* What all events of the packet have in common; outside of one, of a flow. */
-static inline void show(smos_shard_t *s, uint32_t flow)
+static inline const smos__flow_t *flow_of(const smos_call_t *call) { return (const smos__flow_t *)(const void *)call->tuple; }
+
+
+static inline void show_flow(smos_shard_t *s, uint32_t flow)
 {
-    smos_call_t *call = &s->events.call;
-    if (__builtin_expect(s->events.in_packet, 1)) {
-        call->packet = &s->layer->packet;
-        show_frame(s->frame, &s->layer->packet);
-    } else {
-        call->tuple = &s->arena.hot[flow].tuple;
-    }
-    const smos__flow_t *f = (const smos__flow_t *)(const void *)call->tuple;
-    call->flow = s->events.crumb.flow = (uint64_t)(f->generation >> 1) << 32 | flow;
+    s->events.call.flow = s->events.crumb.flow = (uint64_t)(flow_of(&s->events.call)->generation >> 1) << 32 | flow;
 }
 
 
-static inline void raise(smos_shard_t *s, smos__set_t *set, size_t event, uint32_t flow, uint32_t what)
+/* What all events of the packet have in common. */
+static inline void show_packet(smos_shard_t *s)
+{
+    if (__builtin_expect(s->events.call.packet != NULL, 0)) return;
+    s->events.call.packet = &s->layer->packet;
+    show_frame(s->frame, &s->layer->packet);
+    show_flow(s, s->flow);
+}
+
+
+/* The same, or what events of a flow have in common that no packet causes. */
+static inline void show(smos_shard_t *s, uint32_t flow)
+{
+    if (s->events.in_packet) {
+        show_packet(s);
+        return;
+    }
+    s->events.call.tuple = &s->arena.hot[flow].tuple;
+    show_flow(s, flow);
+}
+
+
+static inline void raise(smos_shard_t *s, smos__set_t *set, size_t event, uint32_t what)
 {
     smos_call_t *call = &s->events.call;
     if (__builtin_expect(s->events.dropped, 0) && s->events.in_packet) return; /* nobody behind who dropped it sees the packet, at no later event either */
-    if (__builtin_expect(!call->packet, 1)) show(s, flow);
     call->event = (uint8_t)what;
     call->side = (uint8_t)(what >> 8);
     call->hook = (uint8_t)(what >> 16);
     call->existing = (uint8_t)(what >> 24);
-    const smos__flow_t *f = (const smos__flow_t *)(const void *)call->tuple;
-    if (__builtin_expect(f->flags & SMOS__FLOW_EXISTING, 0)) {
+    if (__builtin_expect(flow_of(call)->flags & SMOS__FLOW_EXISTING, 0)) {
         call->existing = 1;
         __atomic_signal_fence(__ATOMIC_SEQ_CST); /* else all pay for it */
     }
@@ -53,13 +67,18 @@ static inline void raise(smos_shard_t *s, smos__set_t *set, size_t event, uint32
 }
 
 
-void smos__raise_wanted(smos_shard_t *s, smos__set_t *set, size_t event, uint32_t flow, uint32_t what) { raise(s, set, event, flow, what); }
+void smos__raise_wanted(smos_shard_t *s, smos__set_t *set, size_t event, uint32_t what)
+{
+    show_packet(s);
+    raise(s, set, event, what);
+}
 
 
 void smos__raise_detail_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, uint32_t what, uint32_t detail)
 {
+    show(s, flow);
     s->events.call.detail = detail;
-    raise(s, set, (uint8_t)what, flow, what);
+    raise(s, set, (uint8_t)what, what);
     s->events.call.detail = 0;
 }
 
@@ -67,11 +86,12 @@ void smos__raise_detail_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow,
 void smos__raise_bytes_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
 {
     smos_call_t *call = &s->events.call;
+    show(s, flow);
     call->data = data;
     call->length = length;
     call->offset = offset;
     call->detail = detail;
-    raise(s, set, (uint8_t)what, flow, what);
+    raise(s, set, (uint8_t)what, what);
     call->data = NULL;
     call->length = call->offset = 0;
     call->detail = 0;

@@ -139,14 +139,14 @@ struct smos_shard {
 #define SMOS__ADD(shard, id, n) ((shard)->counters[SMOS__C_##id] += (uint64_t)(n))
 
 /* The packet is under the hand: `from` of the flow sent it. */
-static inline void smos__take_packet(smos_shard_t *s, uint32_t flow, const smos__frame_t *frame, smos__layer_t *l, int from)
+static inline void smos__take_packet(smos_shard_t *s, uint32_t flow, const smos__flow_t *f, const smos__frame_t *frame, smos__layer_t *l, int from)
 {
     s->flow = flow;
+    s->events.call.tuple = &f->tuple;
     s->frame = frame;
     s->layer = l;
     l->from = (uint8_t)from;
     l->packet.number = s->events.crumb.packet = frame->number;
-    s->events.call.tuple = &s->arena.hot[flow].tuple;
     s->events.in_packet = true;
     s->events.dropped = false;
 }
@@ -186,7 +186,7 @@ void smos__conflict_raise(smos_shard_t *, uint32_t flow, uint32_t anomaly, const
 
 /* Raising costs a look into the flow's set where nobody wants the event. `what` packs event, side and hook as in smos_call_t. */
 #define SMOS__WHAT(event, side, hook) ((uint32_t)(event) | (uint32_t)(side) << 8 | (uint32_t)(hook) << 16)
-void smos__raise_wanted(smos_shard_t *, smos__set_t *, size_t event, uint32_t flow, uint32_t what);
+void smos__raise_wanted(smos_shard_t *, smos__set_t *, size_t event, uint32_t what);
 void smos__raise_detail_wanted(smos_shard_t *, smos__set_t *, uint32_t flow, uint32_t what, uint32_t detail);
 void smos__raise_bytes_wanted(smos_shard_t *, smos__set_t *, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail);
 
@@ -198,10 +198,11 @@ static inline smos__set_t *smos__raised(smos_shard_t *s, const smos__flow_t *f, 
     return __builtin_expect(set->mask[hook][side] & SMOS_BIT(event), 0) ? set : NULL;
 }
 
+/* Of the flow under the hand, by its packet. */
 static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook)
 {
     smos__set_t *set = smos__raised(s, &s->arena.hot[flow], event, side, hook);
-    if (set) smos__raise_wanted(s, set, event, flow, SMOS__WHAT(event, side, hook));
+    if (set) smos__raise_wanted(s, set, event, SMOS__WHAT(event, side, hook));
 }
 
 static inline void smos__raise_detail(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, uint32_t detail)

@@ -79,6 +79,7 @@ enum { /* smos__layer_t.flags */
 /* One IP packet within a frame. Pointers are into the frame or, when SMOS__REASSEMBLED, into the defragmenter's buffer; both
  * stay until the end of the burst. */
 typedef struct smos__layer {
+    smos_tuple_t tuple; /* vlan and tunnel always filled; the flow key masks them by configuration */
     union {
         smos_packet_t packet; /* what handlers see, in place; what it says of the frame is filled in for the first of them */
         struct {
@@ -96,7 +97,6 @@ typedef struct smos__layer {
             uint8_t from; /* which end of the flow; set by the shard */
         };
     };
-    smos_tuple_t tuple; /* vlan and tunnel always filled; the flow key masks them by configuration */
     uint32_t ip_captured; /* bytes readable from ip on */
     uint32_t tsval, tsecr;
     uint16_t mss;
@@ -116,7 +116,7 @@ typedef struct smos__layer {
     uint32_t quoted_seq;  /* TCP */
 } smos__layer_t;
 
-#define SMOS__IN_PLACE(field) (offsetof(smos_packet_t, field) == offsetof(smos__layer_t, field))
+#define SMOS__IN_PLACE(field) (offsetof(smos__layer_t, packet.field) == offsetof(smos__layer_t, field))
 _Static_assert(SMOS__IN_PLACE(ip) && SMOS__IN_PLACE(payload) && SMOS__IN_PLACE(ip_len) && SMOS__IN_PLACE(seq) && SMOS__IN_PLACE(urgent) && SMOS__IN_PLACE(from), "the decoder fills handlers' view");
 _Static_assert(offsetof(smos__frame_t, data) == offsetof(smos_packet_t, frame) && offsetof(smos__frame_t, len) == offsetof(smos_packet_t, len) &&
                offsetof(smos__frame_t, time_ns) == offsetof(smos_packet_t, time_ns), "copied in one piece");
