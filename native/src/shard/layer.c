@@ -162,17 +162,16 @@ static void leave_edited(smos_shard_t *s, uint32_t i, smos__layer_t *l, int from
 }
 
 
-/* Its handlers were called: what they did to the packet and its flow comes true. `came`: bytes of payload that it came with. */
-static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from, uint32_t came)
+static __attribute__((noinline)) void leave_changed(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from, uint32_t came)
 {
     smos__flow_t *f = &s->arena.hot[i];
-    if (__builtin_expect(s->edits.active || f->flags & SMOS__FLOW_EDITED, 0) && !s->events.dropped) leave_edited(s, i, l, from, came);
+    if ((s->edits.active || f->flags & SMOS__FLOW_EDITED) && !s->events.dropped) leave_edited(s, i, l, from, came);
     if (s->events.dropped) {
         SMOS__COUNT(s, drop_verdict);
         s->verdict = SMOS__DROP;
     }
     smos__leave_packet(s);
-    if (__builtin_expect(f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED), 0)) {
+    if (f->flags & SMOS__FLOW_RESET && !(f->flags & SMOS__FLOW_ENDED)) {
         /* A handler reset it: it ends now, and with this packet all of its are dropped until the linger is over. */
         if (s->verdict != SMOS__DROP) SMOS__COUNT(s, drop_reset_flow);
         s->verdict = SMOS__DROP;
@@ -182,6 +181,18 @@ static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from
         smos__raise_detail(s, i, SMOS_CONN_END, SMOS_SERVER, SMOS_NO_HOOK, SMOS_END_RST);
         s->arena.hot[i].class_ = SMOS__CLASS_RESET;
     }
+    smos__flow_commit(f);
+}
+
+
+/* Its handlers were called: what they did to the packet and its flow comes true. `came`: bytes of payload that it came with. */
+static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, smos__flow_t *f, int from, uint32_t came)
+{
+    if (__builtin_expect(s->edits.active | s->events.dropped | (f->flags & (SMOS__FLOW_EDITED | SMOS__FLOW_RESET)), 0)) {
+        leave_changed(s, l, i, from, came);
+        return;
+    }
+    smos__leave_packet(s);
     smos__flow_commit(f);
 }
 
@@ -197,49 +208,45 @@ static inline void count_packet(smos_shard_t *s, const smos__frame_t *frame, con
 }
 
 
-/* Somebody wants to know of a segment that smos__tcp_fast took. */
-static __attribute__((noinline)) void tell_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i, int from)
+/* What flow records tell of a plain segment. */
+static __attribute__((noinline)) void note_plain(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
 {
-    smos__flow_t *f = &s->arena.hot[i];
-    smos__endpoint_t *e = &f->end[from];
-    const uint32_t came = l->payload_len;
-    smos__take_packet(s, i, f, frame, l, from);
-    s->sent_before = l->seq;
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
     if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(under_hand(s, i), l, from);
-    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
-    if (s->events.dropped) {
-        unsend(s, l, e);
-    } else {
-        if (l->payload_len && l->payload_captured == l->payload_len && !s->tcp.depth && !(e->flags & SMOS__EP_STOPPED)) { /* smos__stream_segment, said shorter */
-            uint64_t offset = e->offset;
-            e->offset += l->payload_len;
-            e->rcv_nxt += l->payload_len;
-            if (f->flags & SMOS__FLOW_STREAM_OF(from)) smos__sink_data(s, !from, l->payload, l->payload_len, offset);
-        } else if (l->payload_len) {
-            smos__stream_segment(under_hand(s, i), from, l->seq, l->payload, l->payload_captured, l->payload_len);
-        }
-        smos__raise(s, i, SMOS_PKT_IN, !from, SMOS_RECEIVER);
-    }
-    leave(s, l, i, from, came);
 }
 
 
-/* The same, where nothing but its bytes is asked for. */
-static __attribute__((noinline)) void deliver_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i, int from)
+/* The payload of a plain segment. */
+static inline void pass_plain(smos_shard_t *s, uint32_t i, const smos__flow_t *f, smos__endpoint_t *e, const smos__layer_t *l, int from)
 {
-    smos__flow_t *f = &s->arena.hot[i];
-    smos__endpoint_t *e = &f->end[from];
     const uint32_t length = l->payload_len;
-    smos__take_packet(s, i, f, frame, l, from);
-    s->sent_before = l->seq;
-    SMOS__COUNT(s, event_pkt_in);
-    uint64_t offset = e->offset;
+    if (__builtin_expect(l->payload_captured != length || s->tcp.depth || e->flags & SMOS__EP_STOPPED, 0)) {
+        smos__stream_segment(under_hand(s, i), from, l->seq, l->payload, l->payload_captured, length);
+        return;
+    }
+    uint64_t offset = e->offset; /* smos__stream_segment, said shorter */
     e->offset += length;
     e->rcv_nxt += length;
-    smos__sink_data(s, from ^ 1, l->payload, length, offset);
-    smos__raise(s, i, SMOS_PKT_IN, from ^ 1, SMOS_RECEIVER); /* its handler may have asked for it */
-    leave(s, l, i, from, length);
+    if (f->flags & SMOS__FLOW_STREAM_OF(from)) smos__sink_data(s, from ^ 1, l->payload, length, offset);
+}
+
+
+/* Somebody wants to know of it. A handler may ask for what comes behind its own event. */
+static inline __attribute__((always_inline)) void tell_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i, smos__flow_t *f, smos__endpoint_t *e, smos__set_t *set, int from)
+{
+    const uint32_t came = l->payload_len;
+    smos__take_packet(s, i, f, frame, l, from);
+    s->sent_before = l->seq;
+    if (__builtin_expect(s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT), 0)) note_plain(s, i, l, from);
+    SMOS__COUNT(s, event_pkt_in);
+    if (set->mask[SMOS_SENDER][from] & SMOS_BIT(SMOS_PKT_IN)) smos__raise_wanted(s, set, SMOS_PKT_IN, SMOS__WHAT(SMOS_PKT_IN, from, SMOS_SENDER));
+    if (__builtin_expect(s->events.dropped, 0)) {
+        unsend(s, l, e);
+    } else {
+        if (l->payload_len) pass_plain(s, i, f, e, l, from);
+        smos__raise(s, i, SMOS_PKT_IN, from ^ 1, SMOS_RECEIVER);
+    }
+    leave(s, l, i, f, from, came);
 }
 
 
@@ -257,13 +264,10 @@ bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__laye
     count_packet(s, frame, l, f, e);
     SMOS__COUNT(s, flow_packets_tcp);
     SMOS__ADD(s, flow_bytes_tcp, l->ip_len);
-    const smos__set_t *set = &s->events.sets.set[f->set];
+    smos__set_t *set = &s->events.sets.set[f->set];
     uint32_t asked = ((set->mask[SMOS_SENDER][from] | set->mask[SMOS_RECEIVER][from ^ 1]) & SMOS_BIT(SMOS_PKT_IN)) | (s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT));
     if (asked || (l->payload_len && (f->flags & SMOS__FLOW_STREAM_OF(from) || e->flags & SMOS__EP_STOPPED))) {
-        if (asked || l->payload_captured != l->payload_len || s->tcp.depth || e->flags & SMOS__EP_STOPPED)
-            tell_plain(s, frame, l, i, from);
-        else
-            deliver_plain(s, frame, l, i, from);
+        tell_plain(s, frame, l, i, f, e, set, from);
         return true;
     }
     SMOS__ADD(s, event_pkt_in, 2);
@@ -336,6 +340,6 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     } else {
         process_datagram(s, i, from, fresh);
     }
-    leave(s, l, i, from, came);
+    leave(s, l, i, f, from, came);
     return SMOS__C_packets_flow;
 }
