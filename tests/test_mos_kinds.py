@@ -55,7 +55,7 @@ def test_detection_with_several_outcomes(run: Run, tmp_path: Path, workers: int)
 def test_limits_in_packet_time(run: Run, tmp_path: Path) -> None:
     """The client of a connection pays for each packet but its SYN, which comes before the bucket."""
     chance, step, rate, most = random.Random(8), 0.01, 400, 150
-    frames = []
+    frames: list[bytes] = []
     for _ in range(40):
         client = (f"10.1.0.{chance.randrange(6)}", 2000 + len(frames))
         frames += conversation(b"x" * chance.randrange(1, 100), client=client)
