@@ -164,7 +164,8 @@ void mos__guard(void (*f)(const smos_call_t *), const smos_call_t *);
 void mos__guard_last(void (*f)(const smos_call_t *)); /* also when the program is over */
 
 /* threads.c, socket.c */
-void mos__release_joined(void); /* the context is gone: app_join returns */
+bool mos__begin_context(void); /* false: there is one */
+void mos__end_context(void);   /* mtcp_app_join returns */
 void mos__close_all(void);
 
 /* signals.c */

@@ -11,7 +11,9 @@ typedef struct life {
     pthread_mutex_t lock;
     pthread_cond_t asked, answered; /* on the monotonic clock */
     bool closed;                    /* nothing is served any more */
-    bool released;                  /* mtcp_app_join returns */
+    bool released;                  /* mtcp_app_join returns, whatever its context */
+    bool have_context;
+    int ended; /* contexts that were destroyed */
     bool main_returned, exited;     /* exited: exit() was called; read without the lock, too */
     int main_status, exit_status;
     int alive, joined, waiting; /* threads of the program: all, within mtcp_app_join, within pthread_join */

@@ -8,7 +8,6 @@
 
 #define MAX_ARGS 256
 
-static bool have_context;
 static char *words;               /* what argv points into */
 static char *arguments[MAX_ARGS + 2];
 
@@ -28,8 +27,7 @@ void mos__warn(const char *format, ...)
 
 mctx_t mtcp_create_context(int cpu)
 {
-    if (cpu != 0 || have_context) return errno = EINVAL, NULL;
-    have_context = true;
+    if (cpu != 0 || !mos__begin_context()) return errno = EINVAL, NULL;
     return &mos__context;
 }
 
@@ -45,11 +43,9 @@ static intptr_t close_all(const intptr_t *a)
 int mtcp_destroy_context(mctx_t mctx)
 {
     if (!mctx) return FAIL(EINVAL);
-    if (!have_context) return 0; /* a second time, as mOS's programs do in their signal handler and behind the join */
-    have_context = false;
-    THERE(close_all, 0);
-    mos__release_joined();
-    return 0;
+    THERE(close_all, 0); /* before whoever joined goes on, and makes others */
+    mos__end_context();
+    return 0; /* also a second time, as mOS's programs do in their signal handler and behind the join */
 }
 
 

@@ -143,6 +143,8 @@ int mos__start(int argc, char **argv, char *error, size_t size)
     if (status) {
         mos__run_at_exit(life->exit_status);
         mos__watch_crashes(false);
+    } else if (life->main_returned) {
+        mos__say_status();
     }
     fflush(stdout);
     return status;

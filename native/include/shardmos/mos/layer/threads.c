@@ -176,17 +176,29 @@ void mtcp_app_join(mctx_t mctx)
     life->joined++;
     pthread_cond_broadcast(&life->asked);
     pthread_cleanup_push(mos__unlock, &life->lock);
-    while (!life->released) pthread_cond_wait(&life->answered, &life->lock);
+    int mine = life->ended;
+    while (!life->released && life->have_context && life->ended == mine) pthread_cond_wait(&life->answered, &life->lock);
     life->joined--;
     pthread_cleanup_pop(1);
     pthread_setcanceltype(type, NULL);
 }
 
 
-void mos__release_joined(void)
+bool mos__begin_context(void)
 {
     int cancel = mos__enter();
-    mos__life.released = true;
+    bool had_one = mos__life.have_context;
+    mos__life.have_context = true;
+    mos__leave(cancel);
+    return !had_one;
+}
+
+
+void mos__end_context(void)
+{
+    int cancel = mos__enter();
+    mos__life.have_context = false;
+    mos__life.ended++;
     pthread_cond_broadcast(&mos__life.answered);
     mos__leave(cancel);
 }
