@@ -95,7 +95,8 @@ class PacketPort:
 
     @property
     def mode(self) -> str:
-        return "two TPACKET_V2 rings" if self.inline else "a TPACKET_V3 ring"
+        late = f"a TPACKET_V3 ring, packets wait {self.ring.block_ms} ms at most for their block to fill"
+        return "two TPACKET_V2 rings" if self.inline else late
 
     @property
     def inline(self) -> bool:
