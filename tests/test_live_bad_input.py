@@ -90,6 +90,7 @@ def test_what_no_interface_is_called(runtime_dir: Path, name: str) -> None:
         (("--set", "port.pair=left"), "give two interfaces"),
         (("-i", "left", "--pair", "left", "right"), "one kind of port at a time"),
         (("-i", "left", "--set", "port.ring=1TiB"), "no memory for the receive rings"),
+        (("-i", "left", "-w", "2", "--set", "port.handover=1TiB"), "no memory for the rings between workers"),
     ],
 )
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -51,6 +51,7 @@ def test_a_tap_sees_all_that_real_programs_do(runtime_dir: Path, workers: int) -
     # Rings that hold all of it, and for seconds: nothing can be lost, however long the workers must wait for a core.
     roomy = ("--set", "port.ring=64MiB", "--set", "port.block_time=50ms")
     with listening("-w", str(workers), *roomy) as (wire, running), Reported(running) as reported:
+        assert "packets wait 50 ms at most for their block to fill" in running.status()["ports"][0]["mode"]
         for version in (4, 6):
             transfer(wire, size, 8000 + version, version)
             transfer(wire, size, 8010 + version, version, up=True)

@@ -95,7 +95,8 @@ class PacketPort:
 
     @property
     def mode(self) -> str:
-        return "two TPACKET_V2 rings" if self.inline else "a TPACKET_V3 ring"
+        late = f"a TPACKET_V3 ring, packets wait {self.ring.block_ms} ms at most for their block to fill"
+        return "two TPACKET_V2 rings" if self.inline else late
 
     @property
     def inline(self) -> bool:
@@ -124,7 +125,7 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
     port = PacketPort(names, interfaces, ring, options["fail"] == "open")
     try:
         if pair:
-            port.locks = [pairs.claim(name) for name in names]
+            port.locks = [pairs.claim(each) for each in interfaces]
         port.sockets = [[] for _ in range(workers)]
         port.counted = [{"received": 0, "dropped": 0} for _ in range(workers)]
         for each in interfaces:

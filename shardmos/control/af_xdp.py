@@ -126,7 +126,7 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
     port = XdpPort(names, interfaces, options)
     try:
         if pair:
-            port.locks = [pairs.claim(name) for name in names]
+            port.locks = [pairs.claim(each) for each in interfaces]
         if pair or options["promiscuous"]:
             port.locks += [interface.promiscuous(each) for each in interfaces]
         port.witnesses = [interface.witness(each) for each in interfaces]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-_HEADER = 4096
+from shardmos.control import memory
+
+_HEADER, _LEAST = 4096, 1 << 20
 
 
 class Handover:
@@ -19,6 +21,8 @@ class Handover:
         self._rings: dict[tuple[int, int], int] = {}
         self._bells: list[int] = []
         self._workers = workers if workers > 1 else 0
+        each = max(size, _LEAST) + _HEADER
+        memory.check_handover(self._workers * (self._workers - 1) * each)
         try:
             for source in range(self._workers):
                 self._bells.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
@@ -26,7 +30,7 @@ class Handover:
                     if source != target:
                         fd = os.memfd_create(f"shardmos-handover-{source}-{target}", os.MFD_CLOEXEC)
                         self._rings[source, target] = fd
-                        os.ftruncate(fd, max(size, 1 << 20) + _HEADER)
+                        os.ftruncate(fd, each)
         except OSError:
             self.close()
             raise

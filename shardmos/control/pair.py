@@ -23,12 +23,13 @@ def check(ends: list[Interface]) -> None:
         )
 
 
-def claim(name: str) -> socket.socket:
-    """Two bridges over one interface would double every packet. The name lives in the namespace with its holder."""
+def claim(end: Interface) -> socket.socket:
+    """Two bridges over one interface would double every packet. The lock lives in the namespace with its holder, and by
+    number: the interface may be renamed."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        lock.bind(f"\0shardmos-inline-{name}")
+        lock.bind(f"\0shardmos-inline-{end.index}")
     except OSError:
         lock.close()
-        raise ShardmosError(f"{name} is an end of another process's inline pair; stop that one first") from None
+        raise ShardmosError(f"{end.name} is an end of another process's inline pair; stop that one first") from None
     return lock

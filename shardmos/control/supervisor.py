@@ -84,11 +84,11 @@ class Supervisor:
         self.batches.set(zmq.RCVHWM, _BATCH_HWM)
         self.batches.set(zmq.MAXMSGSIZE, MAX_TRANSPORT)
         bind_private(self.batches, sockets["batches"])
-        self.ports = Ports(settings, len(plan.workers), self._owner_seed)
         port = settings["port"]
         workers = len(plan.workers) if settings.live else 1
         self._handover = Handover(workers, port["handover"], scattered=port["fanout"] != "owner")
         self.slots = [self._make_slot(index, mappable) for index in range(len(plan.workers))]
+        self.ports = Ports(settings, len(plan.workers), self._owner_seed)  # last: nobody closes them if another fails
 
     def _make_slot(self, index: int, mappable: bool) -> Slot:
         fds = {

@@ -150,6 +150,7 @@ static int receive(smos__port_t *port, smos__frame_t *burst, int max)
     }
     int n = merge(m, burst, max);
     for (int i = 0; i < m->count; i++) waiting |= m->members[i].at < m->members[i].count;
+    port->blocked = waiting;
     port->wait_ns = waiting ? BLOCKED_WAIT_NS : got_any ? 1 : 0; /* what was all others' leaves more to be looked for */
     if (!n && !waiting && !got_any) {
         int more = 0;

@@ -54,6 +54,7 @@ struct smos__port {
     int ends;                      /* 2: a pair; 0 and 1 alike: one */
     int fd;                        /* to poll() when receive gave 0; -1: none */
     int64_t wait_ns;               /* after a 0: how long until it is worth asking again (pacing); 0 unknown */
+    bool blocked;                  /* after a 0: it has frames, whose turn comes with what others have */
     uint64_t epoch;                /* grows by one each time a replay starts over: flows of the last round end */
     int64_t now_ns;                /* the clock of a dealt port (the latest time of the capture so far, other workers' packets included)
                                     * or of a live one whose ring is empty (the host's); 0 unknown */

@@ -14,6 +14,7 @@
 #include "shard/shard.h"
 
 #define MAX_FDS 8
+#define SPIN_NS 50000 /* how long a busy worker's word is waited for awake */
 
 
 int smos__shard_add_port(smos_shard_t *s, smos__port_t *port, char *error)
@@ -113,6 +114,7 @@ uint32_t smos_shard_run_waiting(smos_shard_t *s, int64_t max_ns, int64_t idle_ns
     struct pollfd polled[MAX_FDS + 1];
     if (count > MAX_FDS) count = MAX_FDS;
     for (int i = 0; i < count; i++) polled[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+    int64_t blocked_ns = 0;
     for (;;) {
         uint32_t bits = smos_shard_run(s, max_ns);
         if (bits != SMOS_RUN_IDLE) return bits;
@@ -120,7 +122,12 @@ uint32_t smos_shard_run_waiting(smos_shard_t *s, int64_t max_ns, int64_t idle_ns
         if (left <= 0) return bits;
         int64_t wait = smos_shard_wait_ns(s);
         if (wait >= 0 && wait < left) left = wait;
-        polled[count] = (struct pollfd){.fd = smos_shard_fd(s), .events = POLLIN};
+        /* Frames that wait for other workers' words lie in rings that are readable all the while: their descriptors would wake us for nothing. */
+        bool blocked = s->port && s->port->blocked;
+        if (!blocked) blocked_ns = 0;
+        else if (!blocked_ns) blocked_ns = now;
+        bool asleep = blocked && now - blocked_ns >= SPIN_NS;
+        polled[count] = (struct pollfd){.fd = asleep ? -1 : smos_shard_fd(s), .events = POLLIN};
         struct timespec timeout = {left / 1000000000, left % 1000000000};
         int ready = ppoll(polled, (nfds_t)count + 1, &timeout, NULL);
         for (int i = 0; ready > 0 && i < count; i++)
