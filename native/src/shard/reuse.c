@@ -16,6 +16,7 @@ void smos__reuse_note(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int f
 {
     smos__flow_t *f = &s->arena.hot[i];
     const smos__endpoint_t *e = &f->end[from];
+    if (s->edits.aliases.count) return; /* its answer may come by another name, which is none to begin a flow with */
     if ((l->tcp_flags & (SMOS__SYN | SMOS__ACK | SMOS__FIN)) != SMOS__SYN || f->flags & SMOS__FLOW_EDITED || !(e->flags & SMOS__EP_BASE) || l->seq == e->isn) return;
     if (near(e, l->seq)) return;
     const uint64_t handle = smos__flow_handle(&s->arena, i);
