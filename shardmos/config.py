@@ -185,7 +185,7 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
     },
     "policy": {
         "overlap_policy": Option(_text, None, "of different bytes for a place: first, last, or an OS's", "first"),
-        "defrag_policy": Option(_text, None, "likewise for IP fragments", "first"),
+        "defrag_policy": Option(_text, None, "likewise for IP fragments", "linux"),
         "overlap_networks": Option(_text, None, "NETWORK=POLICY,...; or [[overlap]] tables", "none"),
         "defrag_networks": Option(_text, None, "NETWORK=POLICY,...; or [[defrag]] tables", "none"),
         "urgent": Option(_one_of("inline", "oob", "drop"), None, "urgent data", "inline"),
@@ -193,6 +193,7 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
         "gap_bytes": Option(size, None, "bytes behind a hole before it is given up; 0 no limit", "the engine's"),
         "gap_segments": Option(_whole, None, "segments behind a hole until it is given up; 0 no limit", "the engine's"),
         "gap_seconds": Option(seconds, None, "packet time that a hole may stay open; 0 no limit", "the engine's"),
+        "compare_bytes": Option(size, None, "delivered bytes of a stream that later copies are compared with", "none"),
         "acked_gaps": Option(
             _one_of("auto", "at-once", "with-data"), None, "when acknowledged gaps are told", "at-once if live"
         ),

@@ -20,7 +20,16 @@ from shardmos.workers.shard_config import ShardConfig
 NAMES = ("client", "server")
 # Kinds of events that a script must list, where they happen.
 EXACT = ("GAP", "ANOMALY", "ERROR", "REXMIT", "SETUP", "ORPHAN")
-_INTEGERS = ("flow_buffer", "flow_segments", "depth", "gap_bytes", "gap_segments", "max_flows", "buffer_bytes")
+_INTEGERS = (
+    "flow_buffer",
+    "flow_segments",
+    "depth",
+    "gap_bytes",
+    "gap_segments",
+    "compare_bytes",
+    "max_flows",
+    "buffer_bytes",
+)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ _TIMES = (
 )  # fmt: skip
 _SIZES = (
     "max_flows", "buffer_bytes", "flow_buffer", "flow_segments", "depth", "defrag_bytes", "gap_bytes", "gap_segments",
-    "adaptive",
+    "compare_bytes", "adaptive",
 )  # fmt: skip
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MAX_PREFIXES = len(ffi.new("smos_config_t *").overlap_prefixes)
@@ -65,6 +65,7 @@ class ShardConfig:
     defrag_bytes: int | None = None
     gap_bytes: int | None = None
     gap_segments: int | None = None
+    compare_bytes: int | None = None
     defrag_policy: str | None = None
     overlap_policy: str | None = None
     defrag_networks: str | None = None

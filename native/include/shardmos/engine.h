@@ -57,6 +57,7 @@ typedef struct smos_config {
     int64_t gap_ns;          /* packet time a hole may stay open while later data waits; 0 no limit */
     uint32_t gap_bytes;      /* out-of-order bytes behind a hole before it is given up; 0 no limit */
     uint32_t gap_segments;   /* likewise in segments */
+    uint32_t compare_bytes;  /* delivered bytes of each stream that are kept for comparing later copies with them; 0: only the history that sockets ask for */
     int64_t max_jump_ns;     /* a larger step forward in time is an anomaly */
     /* Policies of the receiving host's network, the longest prefix first; else overlap_policy, defrag_policy. */
     smos_prefix_policy_t overlap_prefixes[SMOS_MAX_PREFIXES], defrag_prefixes[SMOS_MAX_PREFIXES];

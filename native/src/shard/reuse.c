@@ -2,7 +2,7 @@
  * with its SYN/ACK, a RST, or whatever the capture has of it, that end knows no older connection any more. Then another flow begins, and has the SYN that was counted with the one before. */
 #include "shard/shard.h"
 
-#define NEAR (1u << 20) /* a number this close to the connection's own may be acknowledged without being a SYN's */
+#define NEAR (1u << 20) /* a number this close to the connection's own may be acknowledged without being a SYN's, or be that of its own SYN, which comes late */
 
 
 static bool near(const smos__endpoint_t *e, uint32_t seq)
@@ -16,8 +16,8 @@ void smos__reuse_note(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int f
 {
     smos__flow_t *f = &s->arena.hot[i];
     const smos__endpoint_t *e = &f->end[from];
+    if (s->edits.aliases.count) return; /* its answer may come by another name, which is none to begin a flow with */
     if ((l->tcp_flags & (SMOS__SYN | SMOS__ACK | SMOS__FIN)) != SMOS__SYN || f->flags & SMOS__FLOW_EDITED || !(e->flags & SMOS__EP_BASE) || l->seq == e->isn) return;
-    if (!(e->flags & SMOS__EP_SYN) && !(f->flags & SMOS__FLOW_TWO_SIDED)) return; /* its own SYN may come late */
     if (near(e, l->seq)) return;
     const uint64_t handle = smos__flow_handle(&s->arena, i);
     smos__late_syn_t *syn = NULL;

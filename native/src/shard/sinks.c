@@ -40,6 +40,7 @@ void smos__sink_data(void *context, int receiver, const uint8_t *data, uint32_t 
     smos_shard_t *s = context;
     SMOS__ADD(s, stream_bytes, length);
     uint32_t most = s->events.sets.set[s->arena.hot[s->flow].set].options.history[receiver];
+    if (s->config.compare_bytes > most) most = s->config.compare_bytes;
     if (__builtin_expect(most, 0)) keep_history(s, receiver, most, data, length, offset);
     smos__raise_bytes(s, s->flow, SMOS_NEW_DATA, receiver, SMOS_NO_HOOK, data, length, offset, 0);
     if (s->events.dropped) s->arena.hot[s->flow].flags |= SMOS__FLOW_BLOCKED;
@@ -77,4 +78,11 @@ static void sink_error(void *context, int receiver, uint32_t code)
 }
 
 
-const smos__tcp_sink_t smos__shard_sink = {smos__sink_data, sink_gap, sink_anomaly, sink_conflict, sink_error};
+static const smos__assembler_t *sink_kept(void *context, int receiver)
+{
+    const smos_shard_t *s = context;
+    return smos__history_of(&s->history, s->flow, receiver);
+}
+
+
+const smos__tcp_sink_t smos__shard_sink = {smos__sink_data, sink_gap, sink_anomaly, sink_conflict, sink_error, sink_kept};

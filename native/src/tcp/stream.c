@@ -59,19 +59,38 @@ static void skip(smos__tcp_t *t, int from, uint64_t length, skip_reason_t reason
 }
 
 
-/* Before the segment counts: whether what waits at its place is the same. */
-static void tell_conflicts(smos__tcp_t *t, int from, uint64_t start, const uint8_t *data, uint32_t captured)
+/* Whether what is held at the segment's place is the same. */
+static void compare(smos__tcp_t *t, int from, const smos__assembler_t *held, uint64_t start, const uint8_t *data, uint32_t captured)
 {
-    smos__endpoint_cold_t *c = &t->cold->end[from];
     uint8_t copies[2 * SMOS__CONFLICT_MAX];
     uint64_t first = 0;
-    if (!c->assembler.bytes || !smos__assembler_compare(&c->assembler, t->pool, start, data, captured, &first)) return;
-    c->conflicts++;
+    if (!held->bytes || !smos__assembler_compare(held, t->pool, start, data, captured, &first)) return;
+    t->cold->end[from].conflicts++;
     uint64_t rest = start + captured - first;
-    uint32_t length = smos__assembler_read(&c->assembler, t->pool, first, copies, rest < SMOS__CONFLICT_MAX ? (uint32_t)rest : SMOS__CONFLICT_MAX);
+    uint32_t length = smos__assembler_read(held, t->pool, first, copies, rest < SMOS__CONFLICT_MAX ? (uint32_t)rest : SMOS__CONFLICT_MAX);
     memcpy(copies + length, data + (first - start), length);
     const smos__conflict_t conflict = {.offset = first, .copies = copies, .length = length};
     t->sink->conflict(t->context, &conflict);
+}
+
+
+/* Before the segment counts: with what waits. */
+static void tell_conflicts(smos__tcp_t *t, int from, uint64_t start, const uint8_t *data, uint32_t captured)
+{
+    compare(t, from, &t->cold->end[from].assembler, start, data, captured);
+}
+
+
+/* With what was delivered, as far as it is kept. A keepalive's byte (RFC 1122 4.2.3.6) may be any. */
+static void tell_late_conflicts(smos__tcp_t *t, int from, uint32_t seq, const uint8_t *data, uint32_t captured, uint32_t length)
+{
+    const smos__endpoint_t *e = &t->flow->end[from];
+    const smos__assembler_t *kept = t->sink->kept(t->context, !from);
+    const uint32_t old = e->rcv_nxt - seq;
+    if (!kept || (length == 1 && old == 1 && e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, e->rcv_nxt))) return;
+    const uint32_t before = old > e->offset ? old - (uint32_t)e->offset : 0; /* what lies before the stream's first byte */
+    const uint32_t n = old < captured ? old : captured;
+    if (n > before) compare(t, from, kept, e->offset - (old - before), data + before, n - before);
 }
 
 
@@ -279,6 +298,7 @@ void smos__stream_segment(smos__tcp_t *t, int from, uint32_t seq, const uint8_t 
 {
     smos__endpoint_t *e = &t->flow->end[from];
     int32_t ahead = smos__seq_diff(seq + length, e->rcv_nxt);
+    if (__builtin_expect(smos__seq_lt(seq, e->rcv_nxt), 0) && captured && !(e->flags & SMOS__EP_STOPPED)) tell_late_conflicts(t, from, seq, data, captured, length);
     if (ahead <= 0) return; /* nothing new */
     if (!(t->flow->flags & SMOS__FLOW_STREAM_OF(from)) || e->flags & SMOS__EP_STOPPED) {
         pass_over(t, from, (uint32_t)ahead);

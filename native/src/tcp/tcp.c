@@ -132,13 +132,6 @@ static void fin_sent(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t 
 }
 
 
-static uint32_t refused(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t facts)
-{
-    if (l->payload_len) smos__refused_keep(t, l, from);
-    return facts;
-}
-
-
 uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[from ^ 1];
@@ -174,19 +167,19 @@ uint32_t smos__tcp_sender(smos__tcp_t *t, const smos__layer_t *l, int from)
     if (l->flags & SMOS__HAS_TIMESTAMP) {
         if (timestamp_old(t, l, e)) {
             smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_PAWS);
-            return refused(t, l, from, facts);
+            return smos__refused_keep(t, l, from), facts;
         }
         take_timestamp(t, l, e);
     }
     if ((l->payload_len || flags & SMOS__FIN) && !in_window(e, p, l)) {
         smos__tcp_notice_outside(t, l, from);
-        return refused(t, l, from, l->payload_len ? facts | SMOS__TCP_OUTSIDE : facts);
+        return smos__refused_keep(t, l, from), l->payload_len ? facts | SMOS__TCP_OUTSIDE : facts;
     }
     if (flags & SMOS__ACK) {
         bool known = e->flags & SMOS__EP_WINDOW && p->flags & SMOS__EP_ACKED;
         uint32_t right = p->snd_una + e->window;
         bool late = p->flags & SMOS__EP_ACKED && smos__seq_lt(l->ack, p->snd_una); /* reordered: its window is of the past too */
-        if (!take_ack(t, e, p, l, from)) return refused(t, l, from, facts);
+        if (!take_ack(t, e, p, l, from)) return smos__refused_keep(t, l, from), facts;
         if (__builtin_expect(l->flags & SMOS__HAS_SACK, 0)) smos__tcp_sack(t, l, from);
         if (!late) take_window(t, e, p, l, from, known, right);
     }

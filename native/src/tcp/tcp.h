@@ -35,6 +35,7 @@ typedef struct smos__tcp_sink {
     void (*anomaly)(void *context, smos__anomaly_t anomaly);
     void (*conflict)(void *context, const smos__conflict_t *); /* the anomaly overlap_different_data */
     void (*error)(void *context, int receiver, uint32_t code);
+    const smos__assembler_t *(*kept)(void *context, int receiver); /* delivered bytes that are still there; NULL: none */
 } smos__tcp_sink_t;
 
 typedef struct smos__tcp_config {
