@@ -82,6 +82,8 @@ def test_parameters_reach_the_module_and_wrong_ones_are_refused(client: Client, 
         with pytest.raises(ShardmosError, match=text):
             client.push(path, **params)
     assert client.ls()[0]["params"] == {"limit": "9"}
+    said = shardmos("push", str(path), "--set", "limit=10").stdout
+    assert said.startswith(f"Probe: pushed {client.ls()[0]['version'][:12]} with other parameters on 2 workers;"), said
 
 
 @pytest.mark.parametrize(
