@@ -149,14 +149,18 @@ class Client(_Connection):
         seconds = self.timeout if timeout is None else _seconds(timeout)
         id, deadline = next(self._ids), time.monotonic() + seconds
         self._socket.send(request(id, op, args or {}))
-        while self._socket.poll(max(deadline - time.monotonic(), 0) * 1000):
+        while True:
+            left = max(deadline - time.monotonic(), 0)
+            if not self._socket.poll(min(left, _LOOK_SECONDS) * 1000):
+                if left <= _LOOK_SECONDS or not self._runs():
+                    raise self._gone(op, seconds)
+                continue
             replied, result, error = decode_reply(self._socket.recv())
             if replied != id:
                 continue  # of a request that was given up
             if error is not None:
                 raise error
             return result
-        raise self._gone(op, seconds)
 
     def ping(self) -> dict[str, Any]:
         """The coordinator's name and pid."""
@@ -280,9 +284,14 @@ class AsyncClient(_Connection):
         future = self._waiting[id] = asyncio.get_running_loop().create_future()
         try:
             await self._socket.send(request(id, op, args or {}))
-            return await asyncio.wait_for(future, seconds)
-        except TimeoutError:
-            raise self._gone(op, seconds) from None
+            deadline = time.monotonic() + seconds
+            while (left := deadline - time.monotonic()) > 0 and not future.done():
+                await asyncio.wait({future}, timeout=min(left, _LOOK_SECONDS))
+                if not future.done() and not self._runs():
+                    break
+            if not future.done():
+                raise self._gone(op, seconds)
+            return future.result()
         finally:
             self._waiting.pop(id, None)
 

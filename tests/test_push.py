@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from coordinators import Running, shardmos, until, write_module
+from coordinators import PROGRAM, Running, shardmos, until, write_module
 from traffic import conversation, conversations, write_pcap
 
 from shardmos.client import Client, RemoteError
@@ -80,6 +82,8 @@ def test_parameters_reach_the_module_and_wrong_ones_are_refused(client: Client, 
         with pytest.raises(ShardmosError, match=text):
             client.push(path, **params)
     assert client.ls()[0]["params"] == {"limit": "9"}
+    said = shardmos("push", str(path), "--set", "limit=10").stdout
+    assert said.startswith(f"Probe: pushed {client.ls()[0]['version'][:12]} with other parameters on 2 workers;"), said
 
 
 @pytest.mark.parametrize(
@@ -205,6 +209,14 @@ def test_ls_and_stats_cut_no_name_and_number_where_the_output_is_narrow(
     assert "word=line 1 line 2" in listed[1] and len(listed[1]) < 250
     stats = shardmos("stats", "--all").stdout
     assert "…" not in stats and version[:12] in stats and "cycles/call" in stats
+
+
+def test_a_reader_of_stats_that_leaves_is_no_error(client: Client) -> None:
+    line = [sys.executable, "-c", PROGRAM, "stats", "--all"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.wait(30), process.stderr.read()) == (141, "")
 
 
 def test_as_gives_a_python_module_another_name(client: Client, tmp_path: Path) -> None:

@@ -85,6 +85,35 @@ SMOS_MODULE = {SMOS_MODULE_HEADER, .name = "hang", .registrations = regs};
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stop_does_not_wait_for_a_compiler_and_none_is_left(
+    runtime_dir: Path, arguments: list[str], tmp_path: Path, compiler: str, number: int
+) -> None:
+    """Nor does who pushed wait for a coordinator that is gone."""
+    source = tmp_path / "long.c"
+    source.write_text("".join(f"int f{at}(int x) {{ return x * {at} + (x >> 3) % 7; }}\n" for at in range(60_000)))
+    with Running(*arguments) as coordinator:
+        push = [sys.executable, "-c", PROGRAM, "push", str(source)]
+        with subprocess.Popen(push, stderr=subprocess.PIPE, text=True) as client:
+            compiling: list[psutil.Process] = []
+
+            def compilers() -> bool:
+                family = psutil.Process(coordinator.process.pid).children(recursive=True)
+                compiling[:] = [each for each in family if each.name().startswith(("cc1", "clang"))]
+                return bool(compiling)
+
+            until(compilers, 30)
+            began = time.monotonic()
+            coordinator.process.send_signal(number)
+            coordinator.process.wait(10)
+            assert time.monotonic() - began < 2
+            until(lambda: all(gone(each.pid) for each in compiling), 2)
+            assert client.wait(10) == 1 and client.stderr is not None
+            assert (
+                "since the coordinator stops" if number == signal.SIGINT else "no coordinator"
+            ) in client.stderr.read()
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("language", ["py", "c"])
 def test_ctrl_c_ends_a_run_whose_handler_never_returns(

@@ -141,9 +141,11 @@ def describe(result: dict[str, Any], what: str) -> str:
     if result.get("unchanged"):
         return f"{result['name']} {version} is active already; nothing was changed"
     line = f"{result['name']}: {what} {version}"
-    if result.get("replaced"):
+    if result.get("replaced") == result["version"]:
+        line += " with other parameters"
+    elif result.get("replaced"):
         line += f" in place of {result['replaced'][:12]}"
-    line += f" on {result['workers']} workers"
+    line += f" on {result['workers']} worker{'' if result['workers'] == 1 else 's'}"
     if "prepare_seconds" in result:
         line += f"; prepared in {result['prepare_seconds'] * 1e3:.1f} ms"
     if result["pause_ns"]:

@@ -26,6 +26,7 @@ from shardmos.cli.common import (
     hint_checksums,
     sources,
 )
+from shardmos.errors import ShardmosError
 from shardmos.run import RunResult, execute, warn
 from shardmos.workers.binding import end_on_interrupt
 from shardmos.workers.load import load
@@ -76,15 +77,18 @@ def run(
         names.append(program_name(program[0]))
     begin = time.monotonic()
     end_on_interrupt()
-    result = execute(
-        paths,
-        loaded,
-        workers=workers,
-        filter=filter,
-        on_event=_print_event if events else None,
-        write=write,
-        **options,
-    )
+    try:
+        result = execute(
+            paths,
+            loaded,
+            workers=workers,
+            filter=filter,
+            on_event=_print_event if events else None,
+            write=write,
+            **options,
+        )
+    except SystemExit as error:
+        raise ShardmosError(f"a middlebox ended the run: SystemExit: {error}") from None
     seconds = time.monotonic() - begin
     if as_json:
         print(json.dumps(_report(result, seconds), default=_text))

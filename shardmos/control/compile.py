@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 from shardmos.errors import ModuleError
@@ -21,6 +22,8 @@ _MEMORY_KIB = 2 << 20
 _FILE_BLOCKS = 128 << 11  # of 512 bytes: 128 MiB
 _MAX_OUTPUT = 64 << 10
 _NOBODY = 65534
+# The group ends when nobody holds the other end of its standard input any more.
+_WITH_PARENT = "exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & exec 3<&-; "
 _FLAGS = ("-std=gnu11", "-O2", "-g1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-fno-diagnostics-color")
 
 
@@ -45,7 +48,37 @@ def find_compiler() -> str:
     raise CompileError("no C compiler found; install gcc or clang, or push a shared object (.so)")
 
 
-def compile_c(path_or_source: str | bytes, name: str = "module.c") -> bytes:
+class Compilers:
+    """The compilers under way, so that who stops need not wait for them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._over = False
+
+    def started(self, child: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._children.add(child)
+            if self._over:
+                _kill_group(child)
+
+    def ended(self, child: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._children.discard(child)
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    def end(self) -> None:
+        """Kills them, and what is started from now on. From any thread."""
+        with self._lock:
+            self._over = True
+            for child in self._children:
+                _kill_group(child)
+
+
+def compile_c(path_or_source: str | bytes, name: str = "module.c", compilers: Compilers | None = None) -> bytes:
     """A C middlebox's shared object. `path_or_source` is a path (text) or the source itself (bytes, called `name`).
 
     Raises CompileError with the first error in its line and the compiler's output in `details`.
@@ -60,20 +93,22 @@ def compile_c(path_or_source: str | bytes, name: str = "module.c") -> bytes:
             raise CompileError(f"module {path_or_source}: {error.strerror}") from None
     compiler = find_compiler()
     with tempfile.TemporaryDirectory(prefix="shardmos-cc-") as scratch:
-        return _compile(compiler, source, name, Path(scratch))
+        return _compile(compiler, source, name, Path(scratch), compilers or Compilers())
 
 
-def _compile(compiler: str, source: bytes, name: str, scratch: Path) -> bytes:
+def _compile(compiler: str, source: bytes, name: str, scratch: Path, compilers: Compilers) -> bytes:
     include, output = scratch / "include" / "shardmos", scratch / "module.so"
     include.mkdir(parents=True)
     for header in sorted((header_dir() / "shardmos").glob("*.h")):
         shutil.copyfile(header, include / header.name)
-    user = _lower_user(scratch)
     shown = name.replace("\\", "_").replace('"', "_").replace("\n", "_")
-    command = [compiler, *_FLAGS, "-I", str(scratch / "include"), "-x", "c", "-", "-o", str(output)]
+    (scratch / "module").write_bytes(b'#line 1 "' + shown.encode() + b'"\n' + source)
+    user = _lower_user(scratch)
+    command = [compiler, *_FLAGS, "-I", str(scratch / "include"), "-x", "c", "module", "-o", str(output)]
+    lives, alive = os.pipe()  # the write end goes with this process, however that ends
     child = subprocess.Popen(
-        limited(command),
-        stdin=subprocess.PIPE,
+        limited(command, _WITH_PARENT),
+        stdin=lives,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         cwd=scratch,
@@ -84,21 +119,28 @@ def _compile(compiler: str, source: bytes, name: str, scratch: Path) -> bytes:
         extra_groups=[] if user is not None else None,
         umask=0o077,
     )
+    os.close(lives)
+    compilers.started(child)
     try:
-        text, _ = child.communicate(b'#line 1 "' + shown.encode() + b'"\n' + source, timeout=SECONDS)
+        text, _ = child.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise CompileError(f"module {name}: the compiler took more than {SECONDS} seconds") from None
     finally:
-        _end_group(child)
+        compilers.ended(child)
+        _kill_group(child)
+        child.wait()
+        os.close(alive)
+    if compilers.over:
+        raise CompileError(f"module {name}: was not compiled, since the coordinator stops")
     if child.returncode != 0 or not output.is_file():
         details = text[:_MAX_OUTPUT].decode("utf-8", "replace").strip()
         raise CompileError(f"module {name} does not compile: {_first_error(details, child.returncode)}", details)
     return output.read_bytes()
 
 
-def limited(command: list[str]) -> list[str]:
+def limited(command: list[str], before: str = "") -> list[str]:
     """The command within limits: a shell sets them before the compiler starts, and its children inherit them."""
-    limits = f'ulimit -t {SECONDS}; ulimit -f {_FILE_BLOCKS}; ulimit -v {_MEMORY_KIB}; exec "$@"'
+    limits = f'ulimit -t {SECONDS}; ulimit -f {_FILE_BLOCKS}; ulimit -v {_MEMORY_KIB}; {before}exec "$@"'
     return ["/bin/sh", "-c", limits, "sh", *command]
 
 
@@ -111,10 +153,9 @@ def _lower_user(scratch: Path) -> int | None:
     return _NOBODY
 
 
-def _end_group(child: subprocess.Popen[bytes]) -> None:
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 def _first_error(details: str, code: int) -> str:

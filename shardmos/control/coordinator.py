@@ -109,6 +109,7 @@ class Coordinator:
                 await self._until_stopped(tasks)
         finally:
             self._happened("stopping")
+            self.rollout.compilers.end()
             if commands is not None:
                 await self._finish_work()
             await supervisor.stop()

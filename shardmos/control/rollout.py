@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shardmos.control.artefact import Artefact, content_version, kind_of
-from shardmos.control.compile import compile_c
+from shardmos.control.compile import Compilers, compile_c
 from shardmos.control.slot import Slot
 from shardmos.control.supervisor import Supervisor, WorkerGone
 from shardmos.errors import ModuleError, ShardmosError
@@ -41,6 +41,7 @@ class Rollout:
         self._lock = asyncio.Lock()
         self._pushes = itertools.count(1)
         self.modules: dict[str, Module] = {}
+        self.compilers = Compilers()
 
     async def bring_up(self, slot: Slot, publish: list[str]) -> list[str]:
         """Gives a new or rested worker the desired state; returns what it refused. Its packets begin here."""
@@ -68,7 +69,7 @@ class Rollout:
                 same = (version, tuple(sorted(params.items())), rename) == module.current.identity
                 if same and module.current.file == file:
                     return {"name": name, "version": version, "unchanged": True}
-            code = await asyncio.to_thread(compile_c, content, file) if kind == "c" else content
+            code = await asyncio.to_thread(compile_c, content, file, self.compilers) if kind == "c" else content
             return await self._roll_out(Artefact(file, kind, version, code, params, rename))
 
     async def rollback(self, name: str) -> dict[str, Any]:
