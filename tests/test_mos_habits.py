@@ -154,9 +154,10 @@ def test_the_status_of_a_program_is_told(run: Run) -> None:
 # ---- Ctrl-C ----
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_run_lets_its_program_end(tmp_path: Path, workers: int) -> None:
-    """As a terminal does it: the whole group is interrupted."""
+def test_an_interrupted_run_lets_its_program_end(tmp_path: Path, workers: int, sent: signal.Signals) -> None:
+    """As a terminal does it, or timeout(1): the whole group gets the signal."""
     data = write_pcap(tmp_path / "x.pcap", conversations(20)).read_bytes()
     os.mkfifo(tmp_path / "fifo")
     command = [*COMMAND, "run", "--mos", str(PROGRAMS / "lives.c"), "-r", "fifo", "-w", str(workers), "--", "join"]
@@ -169,7 +170,7 @@ def test_an_interrupted_run_lets_its_program_end(tmp_path: Path, workers: int) -
         writer.write(data)
         writer.flush()
         time.sleep(2)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, sent)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert output.count("signal 2\n") == workers

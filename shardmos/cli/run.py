@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 import time
 from typing import Annotated, Any
@@ -73,6 +74,7 @@ def run(
     if program:
         from shardmos.mos import load_mos, program_name
 
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the program may end itself
         loaded.append(load_mos(program, includes or (), context.obj))
         names.append(program_name(program[0]))
     begin = time.monotonic()
