@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from flow_script import capture, parse
-from flow_trace import Trace, run
+from flow_trace import Trace, check, run
 from traffic import ACK, FIN, SYN, checksum, conversation, conversations, ip_frame, tcp_frame, write_pcap
 
 import shardmos as sm
@@ -252,12 +252,17 @@ def test_retina_a_a_fin_with_payload_ends_the_connection(tmp_path: Path) -> None
     text = f"{OPEN}> F. 1(100) ack 1\n< . 1(0) ack 102\n< F. 1(50) ack 102\n> . 102(0) ack 52"
     flow = play(text, tmp_path).flows[0]
     assert (flow.end_reason, flow.conn_state, flow.stream_bytes) == ("fin", "SF", (100, 50))
+    script = parse(
+        f"{OPEN}* SETUP\n> F. 1(100) ack 1\n< . 1(0) ack 51\n* client FIN_WAIT_1 server CLOSE_WAIT\n= flows 1"
+    )
+    assert check(script, run(script, tmp_path)) == []
 
 
 def test_retina_b_an_ack_is_no_syn_ack(tmp_path: Path) -> None:
     trace = play("> S 0(0)\n< . 1(0) ack 1\n> . 1(5) ack 1", tmp_path)
     assert not [call for call in trace.calls if call.event == Event.CONN_SETUP]
-    assert trace.flows[0].conn_state != "SF"
+    script = parse("> S 0(0)\n< . 1(0) ack 1\n* client SYN_SENT server SYN_RECEIVED\n= flows 1")
+    assert check(script, run(script, tmp_path)) == []
 
 
 def test_retina_c_a_connection_that_nobody_reads_ends_with_its_fins(tmp_path: Path) -> None:
