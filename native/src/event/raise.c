@@ -231,12 +231,11 @@ void smos__dispatch_filtered(smos__events_t *ev, smos__set_t *s, size_t event)
     const bool yes = ask(ev, r, &ev->call);
     event = ev->call.event; /* and what else was at hand: cheaper found again than kept over the call */
     r = s->route[event] + 1;
-    if (stopped(ev) || !yes) {
-        /* nobody else is called */
-    } else if (__builtin_expect(!ev->closed && !ev->current->per_flow, 1)) {
-        handle(ev, r, event);
-    } else if (!r->socket->closed) {
-        handle_kept(ev, r, event);
+    if (!stopped(ev) && yes) {
+        if (__builtin_expect(!ev->closed && !ev->current->per_flow, 1))
+            handle(ev, r, event);
+        else if (!r->socket->closed)
+            handle_kept(ev, r, event);
     }
     absolve(ev);
     let_go(ev, s);
