@@ -1,6 +1,7 @@
 /* The module: its manifest, contexts, timers, burst ends. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,6 +140,14 @@ static int cut(const char *text)
 }
 
 
+/* Lines of several processes come whole. A stream without a buffer (PYTHONUNBUFFERED) gets one that outlives this library. */
+static void print_lines(void)
+{
+    char *buffer = __fbufsize(stdout) == 1 ? malloc(BUFSIZ) : NULL;
+    setvbuf(stdout, buffer, _IOLBF, BUFSIZ);
+}
+
+
 static int begin(smos_engine_t *engine, const smos_api_t *api, void **self, char *error, size_t size)
 {
     uint32_t workers = 1;
@@ -150,7 +159,7 @@ static int begin(smos_engine_t *engine, const smos_api_t *api, void **self, char
     int n = cut(ENGINE(param, NULL, "args"));
     ENGINE(at_burst_end, mos__on_burst_end, NULL);
     ENGINE(worker, &workers);
-    if (workers > 1) setvbuf(stdout, NULL, _IOLBF, 0); /* lines of several processes come whole */
+    if (workers > 1) print_lines();
     mos__here--;
     if (n < 0) return snprintf(error, size, "the program's arguments: %s", strerror(-n)), n;
     mos__conf_read(NULL);
