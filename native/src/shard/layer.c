@@ -231,25 +231,6 @@ static inline void pass_plain(smos_shard_t *s, uint32_t i, const smos__flow_t *f
 }
 
 
-/* Somebody wants to know of it. A handler may ask for what comes behind its own event. */
-static inline __attribute__((always_inline)) void tell_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i, smos__flow_t *f, smos__endpoint_t *e, smos__set_t *set, int from)
-{
-    const uint32_t came = l->payload_len;
-    smos__take_packet(s, i, f, frame, l, from);
-    s->sent_before = l->seq;
-    if (__builtin_expect(s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT), 0)) note_plain(s, i, l, from);
-    SMOS__COUNT(s, event_pkt_in);
-    if (set->mask[SMOS_SENDER][from] & SMOS_BIT(SMOS_PKT_IN)) smos__raise_wanted(s, set, SMOS_PKT_IN, SMOS__WHAT(SMOS_PKT_IN, from, SMOS_SENDER));
-    if (__builtin_expect(s->events.dropped, 0)) {
-        unsend(s, l, e);
-    } else {
-        if (l->payload_len) pass_plain(s, i, f, e, l, from);
-        smos__raise(s, i, SMOS_PKT_IN, from ^ 1, SMOS_RECEIVER);
-    }
-    leave(s, l, i, f, from, came);
-}
-
-
 bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i)
 {
     const uint16_t open = SMOS__FLOW_TWO_SIDED | SMOS__FLOW_STARTED_RECEIVER, either = SMOS__FLOW_STREAMS | SMOS__FLOW_SETUP | SMOS__FLOW_EXISTING;
@@ -264,16 +245,19 @@ bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__laye
     count_packet(s, frame, l, f, e);
     SMOS__COUNT(s, flow_packets_tcp);
     SMOS__ADD(s, flow_bytes_tcp, l->ip_len);
-    smos__set_t *set = &s->events.sets.set[f->set];
-    uint32_t asked = ((set->mask[SMOS_SENDER][from] | set->mask[SMOS_RECEIVER][from ^ 1]) & SMOS_BIT(SMOS_PKT_IN)) | (s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT));
-    if (asked || (l->payload_len && (f->flags & SMOS__FLOW_STREAM_OF(from) || e->flags & SMOS__EP_STOPPED))) {
-        tell_plain(s, frame, l, i, f, e, set, from);
-        return true;
+    const uint32_t came = l->payload_len;
+    smos__take_packet(s, i, f, frame, l, from);
+    s->sent_before = l->seq;
+    if (__builtin_expect(s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT), 0)) note_plain(s, i, l, from);
+    smos__set_t *set = smos__raised(s, f, SMOS_PKT_IN, from, SMOS_SENDER);
+    if (set) smos__raise_wanted(s, set, SMOS_PKT_IN, SMOS__WHAT(SMOS_PKT_IN, from, SMOS_SENDER)); /* the packet's first event: nobody dropped it yet */
+    if (__builtin_expect(s->events.dropped, 0)) {
+        unsend(s, l, e);
+    } else {
+        if (came) pass_plain(s, i, f, e, l, from);
+        smos__raise(s, i, SMOS_PKT_IN, from ^ 1, SMOS_RECEIVER);
     }
-    SMOS__ADD(s, event_pkt_in, 2);
-    e->offset += l->payload_len;
-    e->rcv_nxt += l->payload_len;
-    smos__flow_commit(f);
+    leave(s, l, i, f, from, came);
     return true;
 }
 

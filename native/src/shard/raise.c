@@ -54,7 +54,6 @@ static inline void show(smos_shard_t *s, uint32_t flow)
 static inline void raise(smos_shard_t *s, smos__set_t *set, size_t event, uint32_t what)
 {
     smos_call_t *call = &s->events.call;
-    if (__builtin_expect(s->events.dropped, 0) && s->events.in_packet) return; /* nobody behind who dropped it sees the packet, at no later event either */
     call->event = (uint8_t)what;
     call->side = (uint8_t)(what >> 8);
     call->hook = (uint8_t)(what >> 16);
@@ -76,6 +75,7 @@ void smos__raise_wanted(smos_shard_t *s, smos__set_t *set, size_t event, uint32_
 
 void smos__raise_detail_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, uint32_t what, uint32_t detail)
 {
+    if (__builtin_expect(s->events.dropped, 0) && s->events.in_packet) return;
     show(s, flow);
     s->events.call.detail = detail;
     raise(s, set, (uint8_t)what, what);
@@ -86,6 +86,7 @@ void smos__raise_detail_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow,
 void smos__raise_bytes_wanted(smos_shard_t *s, smos__set_t *set, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
 {
     smos_call_t *call = &s->events.call;
+    if (__builtin_expect(s->events.dropped, 0) && s->events.in_packet) return;
     show(s, flow);
     call->data = data;
     call->length = length;

@@ -198,11 +198,11 @@ static inline smos__set_t *smos__raised(smos_shard_t *s, const smos__flow_t *f, 
     return __builtin_expect(set->mask[hook][side] & SMOS_BIT(event), 0) ? set : NULL;
 }
 
-/* Of the flow under the hand, by its packet. */
+/* Of the flow under the hand, by its packet. Nobody behind who dropped it sees it, at no later event either. */
 static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook)
 {
     smos__set_t *set = smos__raised(s, &s->arena.hot[flow], event, side, hook);
-    if (set) smos__raise_wanted(s, set, event, SMOS__WHAT(event, side, hook));
+    if (set && !s->events.dropped) smos__raise_wanted(s, set, event, SMOS__WHAT(event, side, hook));
 }
 
 static inline void smos__raise_detail(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, uint32_t detail)
