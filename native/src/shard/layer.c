@@ -199,7 +199,6 @@ static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, smos__fl
 
 static inline void count_packet(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, smos__flow_t *f, smos__endpoint_t *e)
 {
-    s->events.crumb.packet = frame->number;
     e->packets++;
     e->payload_bytes += l->payload_len;
     e->wire_bytes += frame->len;
