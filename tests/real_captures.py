@@ -53,6 +53,44 @@ def translatable(frame: bytes) -> bool:
     return (ip[9] != 1 or ip[header] in (0, 8)) and sums_right(ip)
 
 
+def fragment_of(frame: bytes) -> tuple[tuple[bytes, ...], int] | None:
+    """Its datagram, and its offset in that; None where it is none of IPv4."""
+    link = link_bytes(frame)
+    ip = frame[link:]
+    if frame[link - 2 : link] != b"\x08\0" or len(ip) < 20 or ip[0] >> 4 != 4:
+        return None
+    field = struct.unpack_from("!H", ip, 6)[0]
+    if not field & 0x3FFF:
+        return None
+    return (frame[12:link], ip[12:20], ip[9:10], ip[4:6]), (field & 0x1FFF) * 8
+
+
+def as_datagrams(frames: list[bytes]) -> list[bytes]:
+    """The frames as they leave where datagrams are put together (RFC 791 3.2): the fragments of one follow each other, in
+    their order, at the place of the last that came; what came twice, or of a datagram that was never whole, does not."""
+    left: list[bytes] = []
+    waiting: dict[tuple[bytes, ...], dict[int, bytes]] = {}
+    for frame in frames:
+        fragment = fragment_of(frame)
+        if fragment is None:
+            left.append(frame)
+            continue
+        datagram, offset = fragment
+        pieces = waiting.setdefault(datagram, {})
+        pieces.setdefault(offset, frame)
+        end = 0
+        for at in sorted(pieces):
+            ip = pieces[at][link_bytes(pieces[at]) :]
+            if at != end:
+                break
+            end += struct.unpack_from("!H", ip, 2)[0] - (ip[0] & 15) * 4
+            if not ip[6] & 0x20:
+                left += [pieces[at] for at in sorted(pieces)]
+                del waiting[datagram]
+                break
+    return left
+
+
 def write(path: Path, head: bytes, kept: list[Record]) -> Path:
     path.write_bytes(head + b"".join(header + frame for header, frame in kept))
     return path
