@@ -83,15 +83,43 @@ static inline void note_history(smos_shard_t *s, uint32_t i, const smos__layer_t
 }
 
 
+/* Nobody listens to what happens between the sender's step and the receiver's. */
+static inline bool unheard(const smos_shard_t *s, const smos__flow_t *f)
+{
+    const uint32_t between = SMOS_BIT(SMOS_PKT_IN) | SMOS_BIT(SMOS_CONN_START) | SMOS_BIT(SMOS_CONN_SETUP) | SMOS_BIT(SMOS_REXMIT) | SMOS_BIT(SMOS_STATE_CHANGE) | SMOS_BIT(SMOS_ANOMALY);
+    const smos__set_t *set = &s->events.sets.set[f->set];
+    uint32_t wanted = 0;
+    for (int hook = 0; hook < 3; hook++) wanted |= set->mask[hook][0] | set->mask[hook][1];
+    return !(wanted & between);
+}
+
+
+/* Of a segment that smos__tcp_ordinary took: events are counted as if they were raised. */
+static inline void count_ordinary(smos_shard_t *s, smos__flow_t *f, uint32_t facts, bool fresh)
+{
+    s->counters[SMOS__C_event_pkt_in + SMOS_PKT_IN] += 2;
+    s->counters[SMOS__C_event_pkt_in + SMOS_STATE_CHANGE] += !!(facts & SMOS__TCP_SENDER_STATE) + (uint64_t)!!(facts & SMOS__TCP_RECEIVER_STATE);
+    s->counters[SMOS__C_event_pkt_in + SMOS_CONN_SETUP] += !!(facts & SMOS__TCP_SETUP);
+    s->counters[SMOS__C_event_pkt_in + SMOS_CONN_START] += fresh + (uint64_t)!(f->flags & SMOS__FLOW_STARTED_RECEIVER);
+    f->flags |= SMOS__FLOW_STARTED_RECEIVER;
+}
+
+
 /* SENDER and RECEIVER steps of one TCP segment. */
 static inline void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from, bool fresh)
 {
     smos__flow_t *f = &s->arena.hot[i];
     const int to = from ^ 1;
     s->sent_before = f->end[from].packets > 1 ? f->end[from].snd_nxt : l->seq;
+    uint32_t facts;
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
+    if (unheard(s, f) && (facts = smos__tcp_ordinary(under_hand(s, i), l, from))) {
+        count_ordinary(s, f, facts, fresh);
+        if (f->class_ == SMOS__CLASS_EMBRYONIC || facts & SMOS__TCP_CLOSED) tcp_timeout_class(s, i, facts);
+        return;
+    }
     if (l->tcp_flags & SMOS__SYN) smos__reuse_note(s, i, l, from);
-    uint32_t facts = smos__tcp_sender(under_hand(s, i), l, from);
+    facts = smos__tcp_sender(under_hand(s, i), l, from);
     if (s->events.dropped) return unsend(s, l, &f->end[from]); /* at an ANOMALY */
     if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
     smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);

@@ -10,12 +10,13 @@ void smos__tcp_rebase(smos__tcp_t *t, int from, uint32_t seq)
         smos__assembler_clear(&t->cold->end[from].assembler, t->pool);
         e->flags &= (uint16_t)~(SMOS__EP_HOLE | SMOS__EP_SYN_DATA);
     }
+    if (e->flags & SMOS__EP_ACKED && smos__seq_lt(e->snd_una, seq)) e->flags &= (uint16_t)~SMOS__EP_ACKED; /* that was not this stream's */
     smos__set_base(e, seq);
     e->snd_nxt = seq;
 }
 
 
-static void syn_options(smos__tcp_t *t, const smos__layer_t *l, int from)
+void smos__tcp_syn_options(smos__tcp_t *t, const smos__layer_t *l, int from)
 {
     smos__endpoint_t *e = &t->flow->end[from];
     smos__endpoint_cold_t *c = &t->cold->end[from];
@@ -70,7 +71,7 @@ void smos__tcp_syn(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t *f
         if (!(e->flags & SMOS__EP_BASE) || l->seq != e->isn) smos__tcp_rebase(t, from, l->seq + 1);
         e->snd_nxt = smos__seq_max(e->snd_nxt, l->seq + 1 + l->payload_len);
         e->flags |= SMOS__EP_SYN;
-        syn_options(t, l, from);
+        smos__tcp_syn_options(t, l, from);
         smos__tcp_rtt_begin(t, from, l->seq + 1);
     }
     if (ack) {

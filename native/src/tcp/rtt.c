@@ -6,6 +6,7 @@ void smos__tcp_rtt_begin(smos__tcp_t *t, int from, uint32_t ends_with)
 {
     smos__endpoint_t *e = &t->flow->end[from];
     if (!(t->config->detail & SMOS_DETAIL_RTT) || e->flags & SMOS__EP_RTT) return;
+    if (e->flags & SMOS__EP_ACKED && smos__seq_geq(e->snd_una, ends_with)) return; /* the acknowledgement was captured first */
     if (__builtin_expect(t->cold->end[from].marks & SMOS__MARK_LOSS, 0)) {
         if (smos__tcp_lost(t, from, e->snd_una)) return;
         t->cold->end[from].marks &= (uint8_t)~SMOS__MARK_LOSS; /* all of it was acknowledged */

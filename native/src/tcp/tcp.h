@@ -86,6 +86,10 @@ static inline uint32_t smos__window_slack(uint32_t window) { return window > SMO
 uint32_t smos__tcp_sender(smos__tcp_t *, const smos__layer_t *, int from);
 uint32_t smos__tcp_receiver(smos__tcp_t *, const smos__layer_t *, int from, uint32_t facts);
 
+/* Both at once, where nobody is told anything in between: of a segment without data that opens or closes a connection as it should be. 0: it is
+ * none of these, nothing was changed, take the two steps. */
+uint32_t smos__tcp_ordinary(smos__tcp_t *, const smos__layer_t *, int from);
+
 /* Round-trip times of a segment that went the short way (fast.h). */
 void smos__tcp_rtt(smos__tcp_t *, const smos__layer_t *, int from);
 
@@ -104,6 +108,7 @@ void smos__stream_finish(smos__tcp_t *, int from);
 /* handshake.c: the stream of `from` begins at seq and not where it was thought; and a segment with SYN moves its sender. SMOS__TCP_VALID among the facts: it is acceptable. What is wrong with it has its name from notice.c. */
 void smos__tcp_rebase(smos__tcp_t *, int from, uint32_t seq);
 void smos__tcp_syn(smos__tcp_t *, const smos__layer_t *, int from, uint32_t *facts);
+void smos__tcp_syn_options(smos__tcp_t *, const smos__layer_t *, int from); /* what its options say of a SYN's sender */
 
 /* rtt.c: a probe of what `from` sent begins, to end with the acknowledgement of `ends_with`; it ends if that was acknowledged. */
 void smos__tcp_rtt_begin(smos__tcp_t *, int from, uint32_t ends_with);

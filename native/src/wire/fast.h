@@ -54,7 +54,8 @@ static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const sm
     } else {
         uint32_t segment = length - SMOS__IPV4;
         uint64_t pseudo = (uint64_t)source + destination + __builtin_bswap16(6) + __builtin_bswap16((uint16_t)segment);
-        if (!smos__sum_right(smos__sum64(ip, SMOS__IPV4, 0)) || !smos__sum_right(smos__sum64(tcp, segment, pseudo))) return false;
+        /* A right header adds nothing, so both are summed as one: at least 32 bytes. */
+        if (!smos__sum_right(smos__sum64(ip, SMOS__IPV4, 0)) || !smos__sum_right(smos__sum_blocks(ip, length, pseudo))) return false;
     }
     smos__layer_t *l = &out->layer[0];
     smos__put32(&l->mss, 0);         /* and wscale, sack_blocks */

@@ -1,5 +1,8 @@
-/* sum.c: the checksum's inner loop where the processor has AVX2, told at run time. */
+/* sum.c: the checksum's inner loop for long packets, where the processor has AVX2, told at run time. */
 #include "wire/sum.h"
+
+#define ONES 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
+const uint8_t smos__sum_mask[64] = {[32] = ONES, ONES, ONES, ONES};
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -22,18 +25,17 @@ __attribute__((target("avx2"))) static uint64_t chunk(const uint8_t *p, uint32_t
     __m128i half = _mm_add_epi64(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
     return (uint64_t)_mm_cvtsi128_si64(half) + (uint64_t)_mm_extract_epi64(half, 1) + turned;
 }
+#endif
 
 
 uint64_t smos__sum_long(const uint8_t *p, uint32_t n, uint64_t sum)
 {
+#ifdef __x86_64__
     if (__builtin_cpu_supports("avx2")) {
         for (; n > CHUNK; n -= CHUNK, p += CHUNK) sum = smos__sum_carry(sum, chunk(p, CHUNK));
-        sum = smos__sum_carry(sum, chunk(p, n & ~63u));
-        p += n & ~63u;
-        n &= 63;
-    } else {
-        for (; n >= 64; n -= 64, p += 64) sum = smos__sum_block(p, sum);
+        return smos__sum_carry(sum, chunk(p, n));
     }
-    return smos__sum_short(p, n, sum);
-}
 #endif
+    for (const uint8_t *end = p + n; p != end; p += 32) sum = smos__sum_block(p, sum);
+    return sum;
+}
