@@ -66,8 +66,8 @@ def fragment_of(frame: bytes) -> tuple[tuple[bytes, ...], int] | None:
 
 
 def as_datagrams(frames: list[bytes]) -> list[bytes]:
-    """The frames as they leave where datagrams are put together (RFC 791 3.2): the fragments of one follow each other, in
-    their order, at the place of the last that came; what came twice, or of a datagram that was never whole, does not."""
+    """The frames as they leave where datagrams are put together (RFC 791 3.2): the fragments of one follow each other,
+    in their order, at the place of the last that came; what came twice, or of one that was never whole, does not."""
     left: list[bytes] = []
     waiting: dict[tuple[bytes, ...], dict[int, bytes]] = {}
     for frame in frames:

@@ -1,6 +1,5 @@
 /* One packet's way through its flow: look up, sender, SENDER events, receiver and streams, RECEIVER events. */
-#include "shard/shard.h"
-#include "tcp/fast.h"
+#include "shard/layer.h"
 
 #define TCP 6
 #define UDP 17
@@ -35,7 +34,7 @@ static inline void count_flow_packet(smos_shard_t *s, const smos__layer_t *l)
 }
 
 
-static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
+void smos__tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 {
     smos__flow_t *f = &s->arena.hot[i];
     if (facts & SMOS__TCP_REVIVED) {
@@ -56,55 +55,6 @@ static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 }
 
 
-/* Good until the packet's next event: a handler may change the flow's set. */
-static inline smos__tcp_t *under_hand(smos_shard_t *s, uint32_t i)
-{
-    smos__tcp_t *t = &s->under;
-    t->flow = &s->arena.hot[i];
-    t->cold = &s->arena.cold[i];
-    t->options = &s->events.sets.set[t->flow->set].options;
-    t->now_ns = s->now_ns;
-    return t;
-}
-
-
-/* Data that was dropped on its way never was sent, as far as its receiver is concerned: when it comes again it is new, and can be edited. */
-static void unsend(smos_shard_t *s, const smos__layer_t *l, smos__endpoint_t *sender)
-{
-    if (l->payload_len && !(l->tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST))) sender->snd_nxt = s->sent_before;
-}
-
-
-static inline void note_history(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
-{
-    smos__flow_cold_t *c = &s->arena.cold[i];
-    smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
-    smos__zeek_segment(&c->zeek, c->history, &z);
-}
-
-
-/* Nobody listens to what happens between the sender's step and the receiver's. */
-static inline bool unheard(const smos_shard_t *s, const smos__flow_t *f)
-{
-    const uint32_t between = SMOS_BIT(SMOS_PKT_IN) | SMOS_BIT(SMOS_CONN_START) | SMOS_BIT(SMOS_CONN_SETUP) | SMOS_BIT(SMOS_REXMIT) | SMOS_BIT(SMOS_STATE_CHANGE) | SMOS_BIT(SMOS_ANOMALY);
-    const smos__set_t *set = &s->events.sets.set[f->set];
-    uint32_t wanted = 0;
-    for (int hook = 0; hook < 3; hook++) wanted |= set->mask[hook][0] | set->mask[hook][1];
-    return !(wanted & between);
-}
-
-
-/* Of a segment that smos__tcp_ordinary took: events are counted as if they were raised. */
-static inline void count_ordinary(smos_shard_t *s, smos__flow_t *f, uint32_t facts, bool fresh)
-{
-    s->counters[SMOS__C_event_pkt_in + SMOS_PKT_IN] += 2;
-    s->counters[SMOS__C_event_pkt_in + SMOS_STATE_CHANGE] += !!(facts & SMOS__TCP_SENDER_STATE) + (uint64_t)!!(facts & SMOS__TCP_RECEIVER_STATE);
-    s->counters[SMOS__C_event_pkt_in + SMOS_CONN_SETUP] += !!(facts & SMOS__TCP_SETUP);
-    s->counters[SMOS__C_event_pkt_in + SMOS_CONN_START] += fresh + (uint64_t)!(f->flags & SMOS__FLOW_STARTED_RECEIVER);
-    f->flags |= SMOS__FLOW_STARTED_RECEIVER;
-}
-
-
 /* SENDER and RECEIVER steps of one TCP segment. */
 static inline void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from, bool fresh)
 {
@@ -114,8 +64,7 @@ static inline void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t 
     uint32_t facts;
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
     if (unheard(s, f) && (facts = smos__tcp_ordinary(under_hand(s, i), l, from))) {
-        count_ordinary(s, f, facts, fresh);
-        if (f->class_ == SMOS__CLASS_EMBRYONIC || facts & SMOS__TCP_CLOSED) tcp_timeout_class(s, i, facts);
+        after_ordinary(s, i, f, facts, fresh);
         return;
     }
     if (l->tcp_flags & SMOS__SYN) smos__reuse_note(s, i, l, from);
@@ -136,7 +85,7 @@ static inline void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t 
     smos__raise(s, i, SMOS_PKT_IN, to, SMOS_RECEIVER);
     if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, to, SMOS_RECEIVER);
     if (facts & SMOS__TCP_RECEIVER_STATE) smos__raise_detail(s, i, SMOS_STATE_CHANGE, to, SMOS_RECEIVER, f->end[to].state);
-    if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) tcp_timeout_class(s, i, facts);
+    if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) smos__tcp_timeout_class(s, i, facts);
 }
 
 
@@ -190,7 +139,7 @@ static void leave_edited(smos_shard_t *s, uint32_t i, smos__layer_t *l, int from
 }
 
 
-static __attribute__((noinline)) void leave_changed(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from, uint32_t came)
+void smos__leave_changed(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from, uint32_t came)
 {
     smos__flow_t *f = &s->arena.hot[i];
     if ((s->edits.active || f->flags & SMOS__FLOW_EDITED) && !s->events.dropped) leave_edited(s, i, l, from, came);
@@ -210,82 +159,6 @@ static __attribute__((noinline)) void leave_changed(smos_shard_t *s, smos__layer
         s->arena.hot[i].class_ = SMOS__CLASS_RESET;
     }
     smos__flow_commit(f);
-}
-
-
-/* Its handlers were called: what they did to the packet and its flow comes true. `came`: bytes of payload that it came with. */
-static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, smos__flow_t *f, int from, uint32_t came)
-{
-    if (__builtin_expect(s->edits.active | s->events.dropped | (f->flags & (SMOS__FLOW_EDITED | SMOS__FLOW_RESET)), 0)) {
-        leave_changed(s, l, i, from, came);
-        return;
-    }
-    smos__leave_packet(s);
-    smos__flow_commit(f);
-}
-
-
-static inline void count_packet(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, smos__flow_t *f, smos__endpoint_t *e)
-{
-    e->packets++;
-    e->payload_bytes += l->payload_len;
-    e->wire_bytes += frame->len;
-    f->last_ns = s->now_ns; /* not the frame's own time, which may lie in the past */
-    if (!(l->flags & SMOS__UNCHECKED)) SMOS__COUNT(s, checksum_checked);
-}
-
-
-/* What flow records tell of a plain segment. */
-static __attribute__((noinline)) void note_plain(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
-{
-    if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
-    if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(under_hand(s, i), l, from);
-}
-
-
-/* The payload of a plain segment. */
-static inline void pass_plain(smos_shard_t *s, uint32_t i, const smos__flow_t *f, smos__endpoint_t *e, const smos__layer_t *l, int from)
-{
-    const uint32_t length = l->payload_len;
-    if (__builtin_expect(l->payload_captured != length || s->tcp.depth || e->flags & SMOS__EP_STOPPED, 0)) {
-        smos__stream_segment(under_hand(s, i), from, l->seq, l->payload, l->payload_captured, length);
-        return;
-    }
-    uint64_t offset = e->offset; /* smos__stream_segment, said shorter */
-    e->offset += length;
-    e->rcv_nxt += length;
-    if (f->flags & SMOS__FLOW_STREAM_OF(from)) smos__sink_data(s, from ^ 1, l->payload, length, offset);
-}
-
-
-bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i)
-{
-    const uint16_t open = SMOS__FLOW_TWO_SIDED | SMOS__FLOW_STARTED_RECEIVER, either = SMOS__FLOW_STREAMS | SMOS__FLOW_SETUP | SMOS__FLOW_EXISTING;
-    smos__flow_t *f = &s->arena.hot[i];
-    int from;
-    if (f->class_ != SMOS__CLASS_ESTABLISHED || (f->flags & ~either) != open || f->epoch != s->events.epoch) return false;
-    if (!smos__tuple_match(&f->tuple, &l->tuple, &from) || l->flags & SMOS__BAD_CHECKSUM || l->anomaly_count || smos__flow_expired(s, f, s->now_ns)) return false;
-    smos__endpoint_t *e = &f->end[from], *p = &f->end[from ^ 1];
-    __asm__("" : "+r"(e), "+r"(p)); /* as pointers: worked out again for each field they would take a quarter of the steps */
-    if (!smos__tcp_fast(e, p, l, s->now_ns)) return false;
-    smos__flow_begin(f);
-    count_packet(s, frame, l, f, e);
-    SMOS__COUNT(s, flow_packets_tcp);
-    SMOS__ADD(s, flow_bytes_tcp, l->ip_len);
-    const uint32_t came = l->payload_len;
-    smos__take_packet(s, i, f, frame, l, from);
-    s->sent_before = l->seq;
-    if (__builtin_expect(s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT), 0)) note_plain(s, i, l, from);
-    smos__set_t *set = smos__raised(s, f, SMOS_PKT_IN, from, SMOS_SENDER);
-    if (set) smos__raise_wanted(s, set, SMOS_PKT_IN, SMOS__WHAT(SMOS_PKT_IN, from, SMOS_SENDER)); /* the packet's first event: nobody dropped it yet */
-    if (__builtin_expect(s->events.dropped, 0)) {
-        unsend(s, l, e);
-    } else {
-        if (came) pass_plain(s, i, f, e, l, from);
-        smos__raise(s, i, SMOS_PKT_IN, from ^ 1, SMOS_RECEIVER);
-    }
-    leave(s, l, i, f, from, came);
-    return true;
 }
 
 

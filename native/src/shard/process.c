@@ -29,7 +29,7 @@ static inline bool process_usual(smos_shard_t *s, const smos__frame_t *frame, sm
     if (frame->time_ns > s->now_ns) smos__advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
-    if (smos__tcp_usual(l) && hint != SMOS__NO_FLOW && smos__process_plain(s, frame, l, hint)) {
+    if (hint != SMOS__NO_FLOW && l->tuple.proto == 6 && smos__process_short(s, frame, l, hint)) {
         SMOS__COUNT(s, packets_flow);
         return true;
     }

@@ -118,6 +118,7 @@ static uint32_t closing(smos__tcp_t *t, const smos__layer_t *l, int from, uint32
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
     const uint32_t need = SMOS__FLAGS(SMOS__EP_BASE | SMOS__EP_ACKED | SMOS__EP_WINDOW), never = SMOS__FLAGS(ODD & ~(SMOS__EP_FIN | SMOS__EP_TFO | SMOS__EP_STOPPED));
     const bool fin = l->tcp_flags & SMOS__FIN;
+    __asm__("" : "+r"(e), "+r"(p)); /* as pointers: they are not worked out again for each field */
     if (((mine & peers) & need) != need || (mine | peers) & never || STATE_OF(mine) < SMOS_TCP_ESTABLISHED || STATE_OF(peers) < SMOS_TCP_ESTABLISHED) return 0;
     if (fin ? mine & SMOS__FLAGS(SMOS__EP_FIN) || (STATE_OF(mine) != SMOS_TCP_ESTABLISHED && STATE_OF(mine) != SMOS_TCP_CLOSE_WAIT) : !((mine | peers) & SMOS__FLAGS(SMOS__EP_FIN))) return 0;
     if (l->seq != e->snd_nxt || !complete(e, &t->cold->end[from]) || !complete(p, &t->cold->end[!from]) || t->config->gaps_at_once) return 0;
