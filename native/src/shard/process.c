@@ -131,11 +131,11 @@ static inline void look_up(smos_shard_t *s, int i)
     const size_t history = offsetof(smos__flow_cold_t, zeek);
     if (s->tcp.detail & SMOS_DETAIL_HISTORY)
         for (size_t at = history; at < history + 2 * LINE; at += LINE) __builtin_prefetch(c + at, 1);
-    /* Round-trip times, and what opens or closes a connection, need the rest of the cold record; for other packets, no branch but the same line again. */
-    bool whole = s->tcp.detail & SMOS_DETAIL_RTT || s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST);
-    const char *rest = whole ? c : f;
+    /* What opens or closes a connection, and round-trip times, need the rest of the cold record; for other packets, no branch but the same line again. */
+    bool whole = s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & s->need_cold;
+    const char *rest = (const char *)((uintptr_t)f ^ (((uintptr_t)f ^ (uintptr_t)c) & -(uintptr_t)whole));
     for (size_t at = 0; at < history; at += LINE) __builtin_prefetch(rest + at, 1);
-    __builtin_prefetch(rest + (whole ? history - 1 : 0), 1); /* records do not begin with a line */
+    __builtin_prefetch(rest + ((history - 1) & -(size_t)whole), 1); /* records do not begin with a line */
 }
 
 
@@ -201,6 +201,7 @@ void smos__process_burst(smos_shard_t *s, int n)
     s->inline_ = s->port && s->port->forward;
     s->can_send = s->port && s->port->send;
     s->datagrams = s->can_send && s->events.datagrams;
+    s->need_cold = s->tcp.detail & SMOS_DETAIL_RTT ? 0xff : SMOS__SYN | SMOS__FIN | SMOS__RST;
     s->unchecked = s->config.checksums == 1 ? SMOS__FRAME_NO_CHECKSUM : 0;
     if (s->config.workers == 1 && !s->handover)
         stages(s, n, true);

@@ -100,6 +100,7 @@ struct smos_shard {
     bool closed; /* nothing passes: the modules that would judge it rest */
     bool plain; /* no filter, not closed */
     uint32_t unchecked; /* SMOS__FRAME_NO_CHECKSUM: of every frame */
+    uint8_t need_cold;  /* TCP flags of packets that look into the cold record */
     bool inline_; /* the port forwards: each frame is settled after its layers */
     bool datagrams; /* fragments wait for each other */
     smos__verdict_t verdict;

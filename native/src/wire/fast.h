@@ -52,8 +52,7 @@ static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const sm
     if (frame->flags & SMOS__FRAME_NO_CHECKSUM) {
         flags |= SMOS__UNCHECKED;
     } else {
-        uint32_t segment = length - SMOS__IPV4;
-        uint64_t pseudo = (uint64_t)source + destination + __builtin_bswap16(6) + __builtin_bswap16((uint16_t)segment);
+        uint64_t pseudo = (uint64_t)source + destination + __builtin_bswap16(6) + __builtin_bswap16((uint16_t)(length - SMOS__IPV4));
         /* A right header adds nothing, so both are summed as one: at least 32 bytes. */
         if (!smos__sum_right(smos__sum64(ip, SMOS__IPV4, 0)) || !smos__sum_right(smos__sum_blocks(ip, length, pseudo))) return false;
     }
@@ -99,8 +98,6 @@ static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const sm
     l->vlan[1] = inner;
     l->tunnel_id = 0;
     l->flags = flags;
-    l->ip_id = smos__be16(ip + 4);
-    l->ttl = ip[8];
     out->result = SMOS__WIRE_OK;
     out->layers = 1;
     out->anomaly_count = 0;

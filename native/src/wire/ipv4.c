@@ -96,8 +96,6 @@ void smos__ipv4(smos__walk_t *w, smos__span_t s)
     s = smos__clamp(s, total);
     l->ip_len = total;
     l->ip_captured = s.captured;
-    l->ip_id = smos__be16(p + 4);
-    l->ttl = p[8];
     if ((p[1] & 3) == 3) l->flags |= SMOS__ECN_CE;
     smos__map_ipv4(l->tuple.src, p + 12);
     smos__map_ipv4(l->tuple.dst, p + 16);

@@ -62,8 +62,6 @@ void smos__ipv6(smos__walk_t *w, smos__span_t s)
     s = smos__clamp(s, total);
     l->ip_len = total;
     l->ip_captured = s.captured;
-    l->ip_id = 0;
-    l->ttl = p[7];
     if ((smos__be16(p) >> 4 & 3) == 3) l->flags |= SMOS__ECN_CE;
     memcpy(l->tuple.src, p + 8, 16);
     memcpy(l->tuple.dst, p + 24, 16);
@@ -87,7 +85,6 @@ void smos__ipv6(smos__walk_t *w, smos__span_t s)
         if (next == 44) {
             if (fragments++) smos__note(w, SMOS__ANOMALY_IPV6_EXTHDR_DUPLICATE);
             if (h[1] || h[3] & 6) smos__note(w, SMOS__ANOMALY_IPV6_FH_RES_NOT_NULL);
-            l->ip_id = smos__be16(h + 6);
             uint32_t offset = smos__be16(h + 2) & 0xfff9;
             l->tuple.proto = h[0];
             if (offset & 0xfff8 || (offset && !cut)) {

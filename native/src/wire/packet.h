@@ -108,8 +108,6 @@ typedef struct smos__layer {
     uint16_t vlan[2];     /* outermost first, 0 none */
     uint32_t tunnel_id;   /* VNI, GRE key, TEID, 0 none */
     uint32_t flags;
-    uint16_t ip_id;
-    uint8_t ttl;
     uint16_t anomalies[SMOS__MAX_ANOMALIES]; /* smos__anomaly ids found while decoding this layer */
     const uint8_t *sack;
     smos_tuple_t quoted;  /* SMOS__ICMP_ERROR: as quoted, src being the quoted packet's sender */
