@@ -137,7 +137,7 @@ void smos__process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t 
         const smos__frame_t *as = first ? frame : smos__as_edited(s, frame);
         uint32_t hash = first ? first_hash : smos__table_hash(&s->table, &l->tuple);
         uint32_t at = first ? hint : smos__bucket_hint(smos__table_bucket(&s->table, hash), hash);
-        smos__counter_t how = dropped || (readable && l->tuple.proto == 6 && at != SMOS__NO_FLOW && smos__process_short(s, as, l, at)) ? SMOS__C_packets_flow
+        smos__counter_t how = dropped || (readable && smos__tcp_usual(l) && at != SMOS__NO_FLOW && smos__process_plain(s, as, l, at)) ? SMOS__C_packets_flow
                                                                                                        : smos__process_layer(s, as, l, hash, at, readable);
         if (k == layers - 1 && d->result == SMOS__WIRE_OK) disposition = how;
         if (s->verdict == SMOS__DROP) { /* what it carries was dropped with it */

@@ -1,5 +1,6 @@
 /* One packet's way through its flow: look up, sender, SENDER events, receiver and streams, RECEIVER events. */
-#include "shard/layer.h"
+#include "shard/shard.h"
+#include "tcp/fast.h"
 
 #define TCP 6
 #define UDP 17
@@ -26,15 +27,20 @@ static smos__class_t first_class(const smos__layer_t *l)
 }
 
 
-static inline void count_flow_packet(smos_shard_t *s, const smos__layer_t *l)
+static inline void count_flow_packet(smos_shard_t *s, const smos__layer_t *l, bool tcp)
 {
-    int kind = l->tuple.proto == TCP ? 0 : l->tuple.proto == UDP ? 1 : l->tuple.proto == 1 || l->tuple.proto == 58 ? 2 : 3;
+    if (tcp) {
+        SMOS__COUNT(s, flow_packets_tcp);
+        SMOS__ADD(s, flow_bytes_tcp, l->ip_len);
+        return;
+    }
+    int kind = l->tuple.proto == UDP ? 1 : l->tuple.proto == 1 || l->tuple.proto == 58 ? 2 : 3;
     s->counters[SMOS__C_flow_packets_tcp + kind]++;
     s->counters[SMOS__C_flow_bytes_tcp + kind] += l->ip_len;
 }
 
 
-void smos__tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
+static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 {
     smos__flow_t *f = &s->arena.hot[i];
     if (facts & SMOS__TCP_REVIVED) {
@@ -55,37 +61,87 @@ void smos__tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 }
 
 
-/* SENDER and RECEIVER steps of one TCP segment. */
-static inline void process_tcp(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from, bool fresh)
+/* Good until the packet's next event: a handler may change the flow's set. */
+static inline smos__tcp_t *under_hand(smos_shard_t *s, uint32_t i)
 {
-    smos__flow_t *f = &s->arena.hot[i];
+    smos__tcp_t *t = &s->under;
+    t->flow = &s->arena.hot[i];
+    t->cold = &s->arena.cold[i];
+    t->options = &s->events.sets.set[t->flow->set].options;
+    t->now_ns = s->now_ns;
+    return t;
+}
+
+
+/* Data that was dropped on its way never was sent, as far as its receiver is concerned: when it comes again it is new, and can be edited. */
+static void unsend(smos_shard_t *s, const smos__layer_t *l, smos__endpoint_t *sender)
+{
+    if (l->payload_len && !(l->tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST))) sender->snd_nxt = s->sent_before;
+}
+
+
+static inline void note_history(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
+{
+    smos__flow_cold_t *c = &s->arena.cold[i];
+    smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
+    smos__zeek_segment(&c->zeek, c->history, &z);
+}
+
+
+static inline smos__set_t *set_of(smos_shard_t *s, const smos__flow_t *f) { return &s->events.sets.set[f->set]; }
+
+
+/* smos__raise and smos__raise_detail of a flow whose set is at hand; gives the set it has afterwards, as a handler may change that. */
+static inline smos__set_t *tell(smos_shard_t *s, const smos__flow_t *f, smos__set_t *set, smos_event_t event, int side, int hook)
+{
+    s->counters[SMOS__C_event_pkt_in + event]++;
+    if (__builtin_expect(!(set->mask[hook][side] & SMOS_BIT(event)), 1) || s->events.dropped) return set;
+    smos__raise_wanted(s, set, event, SMOS__WHAT(event, side, hook));
+    return set_of(s, f);
+}
+
+
+static inline smos__set_t *tell_state(smos_shard_t *s, uint32_t i, const smos__flow_t *f, smos__set_t *set, int side, int hook)
+{
+    s->counters[SMOS__C_event_pkt_in + SMOS_STATE_CHANGE]++;
+    if (__builtin_expect(!(set->mask[hook][side] & SMOS_BIT(SMOS_STATE_CHANGE)), 1)) return set;
+    smos__raise_detail_wanted(s, set, i, SMOS__WHAT(SMOS_STATE_CHANGE, side, hook), f->end[side].state);
+    return set_of(s, f);
+}
+
+
+/* SENDER and RECEIVER steps of one TCP segment. */
+static inline void process_tcp(smos_shard_t *s, uint32_t i, smos__flow_t *f, const smos__layer_t *l, int from, bool fresh)
+{
     const int to = from ^ 1;
-    s->sent_before = f->end[from].packets > 1 ? f->end[from].snd_nxt : l->seq;
-    uint32_t facts;
+    smos__endpoint_t *e = &f->end[from];
+    s->sent_before = e->packets > 1 ? e->snd_nxt : l->seq;
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
-    if (unheard(s, f) && (facts = smos__tcp_ordinary(under_hand(s, i), l, from))) {
-        after_ordinary(s, i, f, facts, fresh);
-        return;
+    smos__tcp_t *t = under_hand(s, i);
+    uint32_t facts = smos__tcp_ordinary(t, l, from);
+    const bool ordinary = facts;
+    if (!ordinary) {
+        if (l->tcp_flags & SMOS__SYN) smos__reuse_note(s, i, l, from);
+        facts = smos__tcp_sender(t, l, from);
     }
-    if (l->tcp_flags & SMOS__SYN) smos__reuse_note(s, i, l, from);
-    facts = smos__tcp_sender(under_hand(s, i), l, from);
-    if (s->events.dropped) return unsend(s, l, &f->end[from]); /* at an ANOMALY */
-    if (f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT) s->events.dropped = true;
-    smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
-    if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
-    if (facts & SMOS__TCP_REXMIT && !s->events.dropped) smos__raise(s, i, SMOS_REXMIT, from, SMOS_SENDER);
-    if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) smos__raise_detail(s, i, SMOS_STATE_CHANGE, from, SMOS_SENDER, f->end[from].state);
-    if (s->events.dropped) return unsend(s, l, &f->end[from]);
+    if (__builtin_expect(s->events.dropped, 0)) return unsend(s, l, e); /* at an ANOMALY */
+    if (__builtin_expect(f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT, 0)) s->events.dropped = true;
+    smos__set_t *set = tell(s, f, set_of(s, f), SMOS_PKT_IN, from, SMOS_SENDER);
+    if (fresh && !s->events.dropped) set = tell(s, f, set, SMOS_CONN_START, from, SMOS_SENDER);
+    if (facts & SMOS__TCP_REXMIT && !s->events.dropped) set = tell(s, f, set, SMOS_REXMIT, from, SMOS_SENDER);
+    if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) set = tell_state(s, i, f, set, from, SMOS_SENDER);
+    if (__builtin_expect(s->events.dropped, 0)) return unsend(s, l, e);
     if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER)) {
         f->flags |= SMOS__FLOW_STARTED_RECEIVER;
-        smos__raise(s, i, SMOS_CONN_START, to, SMOS_RECEIVER);
+        set = tell(s, f, set, SMOS_CONN_START, to, SMOS_RECEIVER);
     }
-    if (facts & SMOS__TCP_REXMIT) smos__raise(s, i, SMOS_REXMIT, to, SMOS_RECEIVER); /* before its bytes are merged */
-    facts = smos__tcp_receiver(under_hand(s, i), l, from, facts);
-    smos__raise(s, i, SMOS_PKT_IN, to, SMOS_RECEIVER);
-    if (facts & SMOS__TCP_SETUP) smos__raise(s, i, SMOS_CONN_SETUP, to, SMOS_RECEIVER);
-    if (facts & SMOS__TCP_RECEIVER_STATE) smos__raise_detail(s, i, SMOS_STATE_CHANGE, to, SMOS_RECEIVER, f->end[to].state);
-    if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) smos__tcp_timeout_class(s, i, facts);
+    if (facts & SMOS__TCP_REXMIT) set = tell(s, f, set, SMOS_REXMIT, to, SMOS_RECEIVER); /* before its bytes are merged */
+    t->options = &set->options;
+    facts = ordinary ? smos__tcp_ordinary_receiver(t, l, from, facts) : smos__tcp_receiver(t, l, from, facts);
+    set = tell(s, f, set_of(s, f), SMOS_PKT_IN, to, SMOS_RECEIVER);
+    if (facts & SMOS__TCP_SETUP) set = tell(s, f, set, SMOS_CONN_SETUP, to, SMOS_RECEIVER);
+    if (facts & SMOS__TCP_RECEIVER_STATE) tell_state(s, i, f, set, to, SMOS_RECEIVER);
+    if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) tcp_timeout_class(s, i, facts);
 }
 
 
@@ -139,7 +195,7 @@ static void leave_edited(smos_shard_t *s, uint32_t i, smos__layer_t *l, int from
 }
 
 
-void smos__leave_changed(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from, uint32_t came)
+static __attribute__((noinline)) void leave_changed(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from, uint32_t came)
 {
     smos__flow_t *f = &s->arena.hot[i];
     if ((s->edits.active || f->flags & SMOS__FLOW_EDITED) && !s->events.dropped) leave_edited(s, i, l, from, came);
@@ -159,6 +215,82 @@ void smos__leave_changed(smos_shard_t *s, smos__layer_t *l, uint32_t i, int from
         s->arena.hot[i].class_ = SMOS__CLASS_RESET;
     }
     smos__flow_commit(f);
+}
+
+
+/* Its handlers were called: what they did to the packet and its flow comes true. `came`: bytes of payload that it came with. */
+static inline void leave(smos_shard_t *s, smos__layer_t *l, uint32_t i, smos__flow_t *f, int from, uint32_t came)
+{
+    if (__builtin_expect(s->edits.active | s->events.dropped | (f->flags & (SMOS__FLOW_EDITED | SMOS__FLOW_RESET)), 0)) {
+        leave_changed(s, l, i, from, came);
+        return;
+    }
+    smos__leave_packet(s);
+    smos__flow_commit(f);
+}
+
+
+static inline void count_packet(smos_shard_t *s, const smos__frame_t *frame, const smos__layer_t *l, smos__flow_t *f, smos__endpoint_t *e)
+{
+    e->packets++;
+    e->payload_bytes += l->payload_len;
+    e->wire_bytes += frame->len;
+    f->last_ns = s->now_ns; /* not the frame's own time, which may lie in the past */
+    if (!(l->flags & SMOS__UNCHECKED)) SMOS__COUNT(s, checksum_checked);
+}
+
+
+/* What flow records tell of a plain segment. */
+static __attribute__((noinline)) void note_plain(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
+{
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
+    if (s->tcp.detail & SMOS_DETAIL_RTT) smos__tcp_rtt(under_hand(s, i), l, from);
+}
+
+
+/* The payload of a plain segment. */
+static inline void pass_plain(smos_shard_t *s, uint32_t i, const smos__flow_t *f, smos__endpoint_t *e, const smos__layer_t *l, int from)
+{
+    const uint32_t length = l->payload_len;
+    if (__builtin_expect(l->payload_captured != length || s->tcp.depth || e->flags & SMOS__EP_STOPPED, 0)) {
+        smos__stream_segment(under_hand(s, i), from, l->seq, l->payload, l->payload_captured, length);
+        return;
+    }
+    uint64_t offset = e->offset; /* smos__stream_segment, said shorter */
+    e->offset += length;
+    e->rcv_nxt += length;
+    if (f->flags & SMOS__FLOW_STREAM_OF(from)) smos__sink_data(s, from ^ 1, l->payload, length, offset);
+}
+
+
+bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i)
+{
+    const uint16_t open = SMOS__FLOW_TWO_SIDED | SMOS__FLOW_STARTED_RECEIVER, either = SMOS__FLOW_STREAMS | SMOS__FLOW_SETUP | SMOS__FLOW_EXISTING;
+    smos__flow_t *f = &s->arena.hot[i];
+    int from;
+    if (f->class_ != SMOS__CLASS_ESTABLISHED || (f->flags & ~either) != open || f->epoch != s->events.epoch) return false;
+    if (!smos__tuple_match(&f->tuple, &l->tuple, &from) || l->flags & SMOS__BAD_CHECKSUM || l->anomaly_count || smos__flow_expired(s, f, s->now_ns)) return false;
+    smos__endpoint_t *e = &f->end[from], *p = &f->end[from ^ 1];
+    __asm__("" : "+r"(e), "+r"(p)); /* as pointers: worked out again for each field they would take a quarter of the steps */
+    if (!smos__tcp_fast(e, p, l, s->now_ns)) return false;
+    smos__flow_begin(f);
+    count_packet(s, frame, l, f, e);
+    SMOS__COUNT(s, flow_packets_tcp);
+    SMOS__ADD(s, flow_bytes_tcp, l->ip_len);
+    const uint32_t came = l->payload_len;
+    smos__take_packet(s, i, f, frame, l, from);
+    s->sent_before = l->seq;
+    if (__builtin_expect(s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT), 0)) note_plain(s, i, l, from);
+    smos__set_t *set = smos__raised(s, f, SMOS_PKT_IN, from, SMOS_SENDER);
+    if (set) smos__raise_wanted(s, set, SMOS_PKT_IN, SMOS__WHAT(SMOS_PKT_IN, from, SMOS_SENDER)); /* the packet's first event: nobody dropped it yet */
+    if (__builtin_expect(s->events.dropped, 0)) {
+        unsend(s, l, e);
+    } else {
+        if (came) pass_plain(s, i, f, e, l, from);
+        smos__raise(s, i, SMOS_PKT_IN, from ^ 1, SMOS_RECEIVER);
+    }
+    leave(s, l, i, f, from, came);
+    return true;
 }
 
 
@@ -204,7 +336,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     count_packet(s, frame, l, f, &f->end[from]);
     if (__builtin_expect(s->can_send, 0) && f->end[from].packets == 1) smos__edit_note_link(s, i, frame, l, from);
     if (!(f->flags & SMOS__FLOW_TWO_SIDED) && f->end[!from].packets) f->flags |= SMOS__FLOW_TWO_SIDED;
-    count_flow_packet(s, l);
+    count_flow_packet(s, l, tcp);
     for (int k = 0; k < l->anomaly_count; k++) smos__anomaly_raise(s, i, l->anomalies[k]);
     if (__builtin_expect(f->flags & (SMOS__FLOW_RESET | SMOS__FLOW_ENDED), 0)) {
         SMOS__COUNT(s, drop_reset_flow);
@@ -220,7 +352,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     } else if (tcp && f->flags & SMOS__FLOW_EDITED && !smos__edit_entry(s, i, l, from)) {
         s->events.dropped = true; /* what its receiver should get cannot be told */
     } else if (tcp) {
-        process_tcp(s, i, l, from, fresh);
+        process_tcp(s, i, f, l, from, fresh);
     } else {
         process_datagram(s, i, from, fresh);
     }

@@ -25,11 +25,10 @@ static inline bool process_usual(smos_shard_t *s, const smos__frame_t *frame, sm
 {
     smos__layer_t *l = &d->layer[0];
     if (!one_layer(d) || !mine || !s->plain || s->events.raw || l->flags & SMOS__ICMP_ERROR) return false;
-    s->nested = false;
     if (frame->time_ns > s->now_ns) smos__advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
-    if (hint != SMOS__NO_FLOW && l->tuple.proto == 6 && smos__process_short(s, frame, l, hint)) {
+    if (smos__tcp_usual(l) && hint != SMOS__NO_FLOW && smos__process_plain(s, frame, l, hint)) {
         SMOS__COUNT(s, packets_flow);
         return true;
     }
@@ -77,10 +76,9 @@ static bool others(smos_shard_t *s, int i, smos__decoded_t *d)
 /* Stages over a block of the burst. Each works on the block behind the one before it, so that what it needs has come from memory, and few enough packets
  * are under way that their lines stay in the first-level cache. `alone`: this worker has all packets, and hands none over. */
 
-static __attribute__((noinline)) uint32_t decode_any(smos_shard_t *s, int i)
+static __attribute__((noinline)) uint32_t decode_any(smos_shard_t *s, int i, smos__decoded_t *d)
 {
     smos__frame_t *frame = &s->frames[i];
-    smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
     s->mine[i] = s->config.workers == 1;
     if (!s->mine[i] && !s->handover && others(s, i, d)) return 0;
     if (s->handover && frame->flags & SMOS__FRAME_CARRIES) {
@@ -99,17 +97,17 @@ static __attribute__((noinline)) uint32_t decode_any(smos_shard_t *s, int i)
 }
 
 
-static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i, bool alone)
+static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i, smos__decoded_t *d, bool alone)
 {
     smos__frame_t *frame = &s->frames[i];
     smos__ends4_t ends;
     uint32_t hash;
-    frame->flags |= s->unchecked;
-    if (alone && smos__decode_plain(frame, &s->decoded[i % SMOS__DECODED], &ends)) {
+    if (__builtin_expect(s->unchecked, 0)) frame->flags |= s->unchecked;
+    if (alone && smos__decode_plain(frame, d, &ends)) {
         const smos__table_t *t = &s->table;
         hash = smos__hash_all(t, smos__hash_end4(t, ends.source, (uint16_t)ends.ports) + smos__hash_end4(t, ends.destination, (uint16_t)(ends.ports >> 16)), 6 | 4 << 8, 0);
     } else {
-        hash = decode_any(s, i);
+        hash = decode_any(s, i, d);
     }
     s->hashes[i] = hash;
     s->buckets[i] = smos__table_bucket(&s->table, hash);
@@ -119,7 +117,7 @@ static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i,
 
 /* Where the flow probably is; that of a frame without a layer of its own, or with several, is not asked for. The bucket may have been split since: then it is
  * not there. */
-static inline void look_up(smos_shard_t *s, int i)
+static inline void look_up(smos_shard_t *s, int i, const smos__decoded_t *d)
 {
     uint32_t hint = s->hints[i] = smos__bucket_hint(s->buckets[i], s->hashes[i]);
     if (hint == SMOS__NO_FLOW) return;
@@ -132,20 +130,22 @@ static inline void look_up(smos_shard_t *s, int i)
     if (s->tcp.detail & SMOS_DETAIL_HISTORY)
         for (size_t at = history; at < history + 2 * LINE; at += LINE) __builtin_prefetch(c + at, 1);
     /* What opens or closes a connection, and round-trip times, need the rest of the cold record; for other packets, no branch but the same line again. */
-    bool whole = s->decoded[i % SMOS__DECODED].layer[0].tcp_flags & s->need_cold;
+    bool whole = d->layer[0].tcp_flags & s->need_cold;
     const char *rest = (const char *)((uintptr_t)f ^ (((uintptr_t)f ^ (uintptr_t)c) & -(uintptr_t)whole));
     for (size_t at = 0; at < history; at += LINE) __builtin_prefetch(rest + at, 1);
     __builtin_prefetch(rest + ((history - 1) & -(size_t)whole), 1); /* records do not begin with a line */
 }
 
 
-static inline __attribute__((always_inline)) void process(smos_shard_t *s, int i, bool alone)
+static inline __attribute__((always_inline)) void process(smos_shard_t *s, int i, smos__decoded_t *d, bool alone)
 {
     smos__frame_t *frame = &s->frames[i];
-    smos__decoded_t *d = &s->decoded[i % SMOS__DECODED];
     s->verdict = SMOS__PASS;
     s->edits.active = false;
-    if (!process_usual(s, frame, d, alone || s->mine[i], s->hashes[i], s->hints[i])) smos__process_frame(s, frame, d, s->hashes[i], s->hints[i]);
+    if (!process_usual(s, frame, d, alone || s->mine[i], s->hashes[i], s->hints[i])) {
+        smos__process_frame(s, frame, d, s->hashes[i], s->hints[i]);
+        s->nested = false; /* usual ones never are */
+    }
     if (s->inline_) settle(s, frame);
 }
 
@@ -178,18 +178,25 @@ static inline void fetch(ahead_t *a)
 static inline int least(int a, int b) { return a < b ? a : b; }
 
 
+/* What the block that begins with packet `at` is decoded into; the packets after it follow. */
+static inline smos__decoded_t *decoded(smos_shard_t *s, int at) { return &s->decoded[(unsigned)at % SMOS__DECODED]; }
+
+
 static inline __attribute__((always_inline)) void stages(smos_shard_t *s, int n, bool alone)
 {
     ahead_t ahead = look_ahead(s->port, (size_t)n);
     for (int at = -2 * BLOCK; at < n; at += BLOCK) {
+        smos__decoded_t *d = decoded(s, at + 2 * BLOCK);
         for (int i = at + 2 * BLOCK; i < least(at + 3 * BLOCK, n); i++) {
             if (ahead.lines) fetch(&ahead);
-            decode(s, i, alone);
+            decode(s, i, d++, alone);
         }
+        d = decoded(s, at + BLOCK);
         if (at >= -BLOCK)
-            for (int i = at + BLOCK; i < least(at + 2 * BLOCK, n); i++) look_up(s, i);
+            for (int i = at + BLOCK; i < least(at + 2 * BLOCK, n); i++) look_up(s, i, d++);
+        d = decoded(s, at);
         if (at >= 0)
-            for (int i = at; i < least(at + BLOCK, n); i++) process(s, i, alone);
+            for (int i = at; i < least(at + BLOCK, n); i++) process(s, i, d++, alone);
     }
     if (ahead.at) *s->port->ahead = ahead.at;
 }

@@ -1,5 +1,5 @@
 /* shard.h: one worker's packet loop and everything it owns. Files: shard.c (life and loop), live.c (ports that wait), process.c (a burst's way), frame.c (a frame and
- * its layers), layer.c (a packet's way through its flow), short.c (that of the usual ones), sinks.c (what its streams give), raise.c (what handlers are told), flows.c (making and ending flows), icmp.c (errors about flows), segments.c (stats and breadcrumb), api.c (what modules call), config.c (defaults), dealer.c (hand-over). */
+ * its layers), layer.c (a packet's way through its flow), sinks.c (what its streams give), raise.c (what handlers are told), flows.c (making and ending flows), icmp.c (errors about flows), segments.c (stats and breadcrumb), api.c (what modules call), config.c (defaults), dealer.c (hand-over). */
 #ifndef SMOS__SHARD_H
 #define SMOS__SHARD_H
 
@@ -171,9 +171,9 @@ static inline const smos__frame_t *smos__as_edited(const smos_shard_t *s, const 
 /* layer.c: one layer through its flow; not `readable`: its transport header is cut or lies, it is only counted. Returns the counter under which its
  * frame goes if it is the innermost. */
 smos__counter_t smos__process_layer(smos_shard_t *, const smos__frame_t *, smos__layer_t *, uint32_t hash, uint32_t hint, bool readable);
-/* short.c: the short ways of a readable TCP layer that probably is of that flow: the next bytes or an acknowledgement of an established connection (tcp/fast.h), and
- * what opens and closes one where nobody listens (tcp/ordinary.c). False: nothing was changed. */
-bool smos__process_short(smos_shard_t *, const smos__frame_t *, smos__layer_t *, uint32_t flow);
+/* The short way of a readable layer, which is smos__tcp_usual, of that flow, if it is: the next bytes or an acknowledgement of an established connection, and nothing unusual.
+ * False: nothing was changed. */
+bool smos__process_plain(smos_shard_t *, const smos__frame_t *, smos__layer_t *, uint32_t flow);
 
 /* sinks.c */
 extern const smos__tcp_sink_t smos__shard_sink;

@@ -1,7 +1,7 @@
-/* ordinary.c: the segments without data that open and close an ordinary connection, each in one step for both ends.
+/* ordinary.c: the segments without data that open and close an ordinary connection (RFC 9293 3.5, 3.6).
  *
- * Half of a short connection's packets are of this kind. What smos__tcp_sender and smos__tcp_receiver would do to them is the same (RFC 9293 3.5, 3.6),
- * but they have to ask for every other case too. tests/test_ordinary.c holds both to the same result. */
+ * Half of a short connection's packets are of this kind. smos__tcp_sender and smos__tcp_receiver do the same to them, but have to ask for every other case too;
+ * tests/test_ordinary.c holds both to the same result. */
 #include "tcp/endpoint.h"
 #include "tcp/fast.h"
 
@@ -43,8 +43,7 @@ static uint32_t syn(smos__tcp_t *t, const smos__layer_t *l)
     if (t->config->detail & SMOS_DETAIL_ANOMALIES) smos__tcp_notice(t, l, SMOS_CLIENT);
     begin(t, e, l, SMOS_CLIENT);
     e->state = SMOS_TCP_SYN_SENT;
-    p->state = SMOS_TCP_SYN_RECEIVED;
-    return SMOS__TCP_VALID | SMOS__TCP_SENDER_STATE | SMOS__TCP_RECEIVER_STATE;
+    return SMOS__TCP_VALID | SMOS__TCP_SENDER_STATE;
 }
 
 
@@ -57,8 +56,7 @@ static uint32_t syn_ack(smos__tcp_t *t, const smos__layer_t *l)
     if (t->config->detail & SMOS_DETAIL_ANOMALIES) smos__tcp_notice(t, l, SMOS_SERVER);
     begin(t, e, l, SMOS_SERVER);
     acknowledge(t, p, l->ack, SMOS_SERVER);
-    p->state = SMOS_TCP_ESTABLISHED;
-    return SMOS__TCP_VALID | SMOS__TCP_RECEIVER_STATE;
+    return SMOS__TCP_VALID;
 }
 
 
@@ -74,9 +72,7 @@ static uint32_t opened(smos__tcp_t *t, const smos__layer_t *l, uint32_t mine, ui
     smos__tcp_fast_take_timestamp(e, l, t->now_ns);
     acknowledge(t, p, l->ack, SMOS_CLIENT);
     e->window = mine & peers & SMOS__FLAGS(SMOS__EP_WSCALE) ? (uint32_t)l->window << e->wscale : l->window;
-    p->state = SMOS_TCP_ESTABLISHED;
-    t->flow->flags |= SMOS__FLOW_SETUP;
-    return SMOS__TCP_VALID | SMOS__TCP_RECEIVER_STATE | SMOS__TCP_SETUP;
+    return SMOS__TCP_VALID;
 }
 
 
@@ -85,29 +81,6 @@ static inline uint32_t missing(const smos__endpoint_t *e, const smos__endpoint_c
 {
     _Static_assert(SMOS__EP_FIN_RECEIVED == SMOS__EP_FIN << 1, "compared with a shift");
     return ((e->rcv_nxt + fin) ^ e->snd_nxt) | ((e->rcv_nxt ^ c->fin_seq) & -fin) | ((word ^ word << 1) & SMOS__FLAGS(SMOS__EP_FIN_RECEIVED));
-}
-
-
-/* The peer's FIN was acknowledged. */
-static inline uint8_t after_acknowledgement(uint8_t state)
-{
-    switch (state) {
-    case SMOS_TCP_FIN_WAIT_1: return SMOS_TCP_FIN_WAIT_2;
-    case SMOS_TCP_CLOSING: return SMOS_TCP_TIME_WAIT;
-    case SMOS_TCP_LAST_ACK: return SMOS_TCP_CLOSED;
-    default: return state;
-    }
-}
-
-
-static inline uint8_t after_fin(uint8_t state, bool own_acknowledged)
-{
-    switch (state) {
-    case SMOS_TCP_ESTABLISHED: return SMOS_TCP_CLOSE_WAIT;
-    case SMOS_TCP_FIN_WAIT_1: return own_acknowledged ? SMOS_TCP_TIME_WAIT : SMOS_TCP_CLOSING;
-    case SMOS_TCP_FIN_WAIT_2: return SMOS_TCP_TIME_WAIT;
-    default: return state;
-    }
 }
 
 
@@ -134,19 +107,12 @@ static uint32_t closing(smos__tcp_t *t, const smos__layer_t *l, int from, uint32
         acknowledge(t, p, l->ack, from);
         if (p->flags & SMOS__EP_FIN && l->ack == p->snd_nxt) p->flags |= SMOS__EP_FIN_ACKED;
     }
-    const bool answered = p->flags & SMOS__EP_FIN_ACKED;
-    uint8_t state = p->state;
     if (fin) {
-        e->flags |= SMOS__EP_FIN | SMOS__EP_FIN_RECEIVED;
+        e->flags |= SMOS__EP_FIN;
         t->cold->end[from].fin_seq = l->seq;
         e->snd_nxt = l->seq + 1;
-        smos__set_state(e, e->state == SMOS_TCP_ESTABLISHED ? SMOS_TCP_FIN_WAIT_1 : answered ? SMOS_TCP_LAST_ACK : SMOS_TCP_CLOSING, &facts, SMOS__TCP_SENDER_STATE);
+        smos__set_state(e, e->state == SMOS_TCP_ESTABLISHED ? SMOS_TCP_FIN_WAIT_1 : p->flags & SMOS__EP_FIN_ACKED ? SMOS_TCP_LAST_ACK : SMOS_TCP_CLOSING, &facts, SMOS__TCP_SENDER_STATE);
     }
-    if (answered) state = after_acknowledgement(state);
-    if (fin) state = after_fin(state, answered);
-    smos__set_state(p, state, &facts, SMOS__TCP_RECEIVER_STATE);
-    const uint16_t both = e->flags & p->flags;
-    if (both & SMOS__EP_FIN && (both & SMOS__EP_FIN_ACKED || e->state == SMOS_TCP_CLOSED || state == SMOS_TCP_CLOSED)) facts |= SMOS__TCP_CLOSED;
     return facts;
 }
 
@@ -164,4 +130,57 @@ uint32_t smos__tcp_ordinary(smos__tcp_t *t, const smos__layer_t *l, int from)
     case SMOS__FIN | SMOS__ACK: return closing(t, l, from, mine, peers);
     default: return 0;
     }
+}
+
+
+/* The peer's FIN was acknowledged. */
+static inline uint8_t after_acknowledgement(uint8_t state)
+{
+    switch (state) {
+    case SMOS_TCP_FIN_WAIT_1: return SMOS_TCP_FIN_WAIT_2;
+    case SMOS_TCP_CLOSING: return SMOS_TCP_TIME_WAIT;
+    case SMOS_TCP_LAST_ACK: return SMOS_TCP_CLOSED;
+    default: return state;
+    }
+}
+
+
+static inline uint8_t after_fin(uint8_t state, bool own_acknowledged)
+{
+    switch (state) {
+    case SMOS_TCP_ESTABLISHED: return SMOS_TCP_CLOSE_WAIT;
+    case SMOS_TCP_FIN_WAIT_1: return own_acknowledged ? SMOS_TCP_TIME_WAIT : SMOS_TCP_CLOSING;
+    case SMOS_TCP_FIN_WAIT_2: return SMOS_TCP_TIME_WAIT;
+    default: return state;
+    }
+}
+
+
+static uint32_t closing_received(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t facts)
+{
+    smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
+    const bool answered = p->flags & SMOS__EP_FIN_ACKED;
+    uint8_t state = answered ? after_acknowledgement(p->state) : p->state;
+    if (l->tcp_flags & SMOS__FIN) {
+        e->flags |= SMOS__EP_FIN_RECEIVED;
+        state = after_fin(state, answered);
+    }
+    smos__set_state(p, state, &facts, SMOS__TCP_RECEIVER_STATE);
+    const uint16_t both = e->flags & p->flags;
+    if (both & SMOS__EP_FIN && (both & SMOS__EP_FIN_ACKED || e->state == SMOS_TCP_CLOSED || state == SMOS_TCP_CLOSED)) facts |= SMOS__TCP_CLOSED;
+    return facts;
+}
+
+
+uint32_t smos__tcp_ordinary_receiver(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t facts)
+{
+    smos__endpoint_t *p = &t->flow->end[!from];
+    if (l->tcp_flags & SMOS__SYN) {
+        p->state = l->tcp_flags & SMOS__ACK ? SMOS_TCP_ESTABLISHED : SMOS_TCP_SYN_RECEIVED;
+        return facts | SMOS__TCP_RECEIVER_STATE;
+    }
+    if (p->state != SMOS_TCP_SYN_RECEIVED) return closing_received(t, l, from, facts);
+    p->state = SMOS_TCP_ESTABLISHED;
+    t->flow->flags |= SMOS__FLOW_SETUP;
+    return facts | SMOS__TCP_RECEIVER_STATE | SMOS__TCP_SETUP;
 }

@@ -86,9 +86,10 @@ static inline uint32_t smos__window_slack(uint32_t window) { return window > SMO
 uint32_t smos__tcp_sender(smos__tcp_t *, const smos__layer_t *, int from);
 uint32_t smos__tcp_receiver(smos__tcp_t *, const smos__layer_t *, int from, uint32_t facts);
 
-/* Both at once, where nobody is told anything in between: of a segment without data that opens or closes a connection as it should be. 0: it is
- * none of these, nothing was changed, take the two steps. */
+/* ordinary.c: the same two steps, shorter, of a segment without data that opens or closes a connection as it should be. The first gives 0 for all others: then nothing was
+ * changed, and smos__tcp_sender takes it. The second may only follow the first. */
 uint32_t smos__tcp_ordinary(smos__tcp_t *, const smos__layer_t *, int from);
+uint32_t smos__tcp_ordinary_receiver(smos__tcp_t *, const smos__layer_t *, int from, uint32_t facts);
 
 /* Round-trip times of a segment that went the short way (fast.h). */
 void smos__tcp_rtt(smos__tcp_t *, const smos__layer_t *, int from);

@@ -5,8 +5,16 @@
 
 uint32_t smos__usual_options(const uint8_t *p, uint32_t n, bool syn, smos__layer_t *l)
 {
+    const uint8_t *end = p + n;
     uint32_t seen = 0, flags = 0;
-    for (const uint8_t *end = p + n; p < end;) {
+    if (syn && n >= 8 && smos__be16(p) == OPTION(2, 4)) { /* nearly all begin with it, most go on with SACK permitted */
+        const bool sack = smos__be16(p + 4) == OPTION(4, 2);
+        l->mss = smos__be16(p + 2);
+        flags = sack ? SMOS__HAS_MSS | SMOS__SACK_PERMITTED : SMOS__HAS_MSS;
+        seen = sack ? 1u << 2 | 1u << 4 : 1u << 2;
+        p += sack ? 6 : 4;
+    }
+    while (p < end) {
         if (*p <= 1) {
             if (*p == 0) break;
             p++;

@@ -15,6 +15,7 @@ __attribute__((target("avx2"))) static uint64_t chunk(const uint8_t *p, uint32_t
     const __m256i turn = _mm256_set1_epi16((short)0x8000), one = _mm256_set1_epi16(1);
     __m256i a = _mm256_setzero_si256(), b = _mm256_setzero_si256();
     const uint64_t turned = (uint64_t)(n / 64) * 32 * 0x8000;
+#pragma GCC unroll 2
     for (const uint8_t *end = p + n; p != end; p += 64) {
         const __m256i *v = (const __m256i *)(const void *)p;
         a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_xor_si256(_mm256_loadu_si256(v), turn), one));
