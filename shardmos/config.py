@@ -193,7 +193,9 @@ SCHEMA: Mapping[str, Mapping[str, Option]] = {
         "gap_bytes": Option(size, None, "bytes behind a hole before it is given up; 0 no limit", "the engine's"),
         "gap_segments": Option(_whole, None, "segments behind a hole until it is given up; 0 no limit", "the engine's"),
         "gap_seconds": Option(seconds, None, "packet time that a hole may stay open; 0 no limit", "the engine's"),
-        "compare_bytes": Option(size, None, "delivered bytes of a stream that later copies are compared with", "none"),
+        "compare_bytes": Option(
+            size, None, "delivered bytes of a stream that later copies are compared with", "16K where heard"
+        ),
         "acked_gaps": Option(
             _one_of("auto", "at-once", "with-data"), None, "when acknowledged gaps are told", "at-once if live"
         ),

@@ -82,10 +82,6 @@ def test_different_data_is_told_with_both_copies(capture: Path) -> None:
         def anomaly(self, flow: Any, anomaly: Any) -> None:
             seen.append((str(anomaly), anomaly.offset, anomaly.before, anomaly.now))
 
-        @sm.on(sm.NEW_DATA)
-        def data(self, flow: Any, data: Any) -> None:
-            """Where nobody wants the bytes, none are compared."""
-
     sm.run(str(capture), Watch())
     copies = ("reassembly_overlap_different_data", 4, b"old!", b"new!")
     assert [entry for entry in seen if entry[0] == copies[0]] == [copies, copies]

@@ -26,6 +26,10 @@ typedef struct smos_prefix_policy {
     uint8_t reserved[5];
 } smos_prefix_policy_t;
 
+/* compare_bytes, unless it is set: 16 KiB of the streams of flows whose ANOMALY a module listens to, or of all while anomalies are published, as long as half
+ * of buffer_bytes is free. */
+#define SMOS_COMPARE_HEARD UINT32_MAX
+
 typedef struct smos_config {
     uint32_t size;           /* sizeof(smos_config_t), set by smos_config_default */
     uint32_t worker;         /* this shard among `workers` */
@@ -57,7 +61,7 @@ typedef struct smos_config {
     int64_t gap_ns;          /* packet time a hole may stay open while later data waits; 0 no limit */
     uint32_t gap_bytes;      /* out-of-order bytes behind a hole before it is given up; 0 no limit */
     uint32_t gap_segments;   /* likewise in segments */
-    uint32_t compare_bytes;  /* delivered bytes of each stream that are kept for comparing later copies with them; 0: only the history that sockets ask for */
+    uint32_t compare_bytes;  /* delivered bytes of each stream that are kept for comparing later copies with them; 0: only the history that sockets ask for; SMOS_COMPARE_HEARD */
     int64_t max_jump_ns;     /* a larger step forward in time is an anomaly */
     /* Policies of the receiving host's network, the longest prefix first; else overlap_policy, defrag_policy. */
     smos_prefix_policy_t overlap_prefixes[SMOS_MAX_PREFIXES], defrag_prefixes[SMOS_MAX_PREFIXES];

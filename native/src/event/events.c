@@ -50,7 +50,7 @@ void smos__events_give_set(smos__events_t *ev, uint32_t flow, uint16_t set)
     smos__flow_t *f = &ev->arena->hot[flow];
     f->set = set;
     f->epoch = ev->epoch;
-    uint16_t before = f->flags & SMOS__FLOW_STREAMS, wanted = ev->records ? SMOS__FLOW_STREAMS : ev->sets.set[set].streams;
+    uint16_t before = f->flags & SMOS__FLOW_STREAMS, wanted = ev->all_streams ? SMOS__FLOW_STREAMS : ev->sets.set[set].streams;
     if (before == wanted) return;
     f->flags = (uint16_t)((f->flags & ~SMOS__FLOW_STREAMS) | wanted);
     for (int from = 0; from < 2; from++)

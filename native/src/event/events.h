@@ -38,7 +38,7 @@ typedef struct smos__events {
     smos__arena_t *arena;
     uint32_t sweep;       /* next slot of the arena to refresh after a commit; SMOS__NO_FLOW: done */
     uint16_t swept;       /* epoch that every flow has seen */
-    bool records;         /* somebody beside the sockets wants every stream */
+    bool all_streams;     /* somebody beside the sockets wants every stream */
     smos__socket_t *closed; /* freed at the burst's end */
     uint64_t unattached;  /* flows that got no set: too many different ones */
     /* the call under way */

@@ -171,8 +171,9 @@ static int make_set(smos__sets_t *s, uint32_t hash, smos__socket_t *const *socke
     int status = smos__set_lay(&made, sockets, members, count);
     if (status) return status;
     join_options(&made, sockets);
+    const bool anomalies = (made.mask[0][0] | made.mask[0][1]) & SMOS_BIT(SMOS_ANOMALY); /* some are of streams */
     for (int from = 0; from < 2; from++)
-        if (made.mask[0][!from] & (SMOS_BIT(SMOS_NEW_DATA) | SMOS_BIT(SMOS_GAP)) || made.options.history[!from]) made.streams |= SMOS__FLOW_STREAM_OF(from);
+        if (anomalies || made.mask[0][!from] & (SMOS_BIT(SMOS_NEW_DATA) | SMOS_BIT(SMOS_GAP)) || made.options.history[!from]) made.streams |= SMOS__FLOW_STREAM_OF(from);
     for (int i = 0; i < count; i++) {
         smos__plan_hold(members[i].plan);
         made.embedded |= sockets[members[i].slot]->box->embedded;

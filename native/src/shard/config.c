@@ -31,6 +31,7 @@ void smos_config_default(smos_config_t *c)
     c->timeout_icmp_ns = SECONDS(30);
     c->gap_ns = SECONDS(120);
     c->adaptive = 60;
+    c->compare_bytes = SMOS_COMPARE_HEARD;
     c->max_jump_ns = SECONDS(7 * 24 * 3600);
     c->stats_fd = c->state_fd = c->breadcrumb_fd = -1;
 }

@@ -93,7 +93,7 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     f->end_reason = 255;
     f->last_ns = s->now_ns;
     f->end[0].wscale = f->end[1].wscale = 255;
-    if (s->collect) f->flags |= SMOS__FLOW_STREAMS;
+    if (s->events.all_streams) f->flags |= SMOS__FLOW_STREAMS;
     c->start_ns = time_ns;
     c->hash = hash;
     c->round = (uint16_t)s->round;

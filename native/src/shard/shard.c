@@ -94,6 +94,14 @@ static bool policies_known(const smos_prefix_policy_t *list, uint32_t count, uin
 }
 
 
+static void take_publish(smos_shard_t *s, uint32_t publish)
+{
+    s->config.publish = (uint8_t)publish;
+    s->collect = s->config.records || publish & SMOS_PUBLISH_FLOWS;
+    s->events.all_streams = s->collect || publish & SMOS_PUBLISH_ANOMALIES; /* some are of streams */
+}
+
+
 smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
 {
     if (config->size != sizeof *config) return snprintf(error, SMOS_ERROR_SIZE, "smos_config_t is of another version: call smos_config_default"), NULL;
@@ -110,7 +118,6 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
     if (s == MAP_FAILED) return snprintf(error, SMOS_ERROR_SIZE, "out of memory"), NULL;
     s->config = *config;
     s->flow = SMOS__NO_FLOW;
-    s->collect = config->records || config->publish & SMOS_PUBLISH_FLOWS;
     s->tcp = (smos__tcp_config_t){config->flow_buffer, config->flow_segments > UINT16_MAX ? UINT16_MAX : config->flow_segments, config->gap_bytes, config->gap_segments,
                                   config->gap_ns, config->depth, config->overlap_policy, config->urgent_policy, config->detail,
                                   config->acked_gaps == SMOS_GAPS_AT_ONCE || (config->acked_gaps == SMOS_GAPS_AUTO && config->live), config->flow_full, config->worker_full};
@@ -141,7 +148,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
     }
     s->under = (smos__tcp_t){.pool = s->arena.pool, .config = &s->tcp, .sink = &smos__shard_sink, .context = s, .refused = &s->refused};
     smos__timers_init(&s->timers);
-    s->events.records = s->collect;
+    take_publish(s, config->publish);
     smos__stats_publish(s);
     return s;
 }
@@ -395,9 +402,7 @@ uint64_t smos_shard_take_events(smos_shard_t *s, const uint8_t **msgpack)
 
 void smos_shard_set_publish(smos_shard_t *s, uint32_t publish)
 {
-    s->config.publish = (uint8_t)publish;
-    s->collect = s->config.records || publish & SMOS_PUBLISH_FLOWS;
-    s->events.records = s->collect;
+    take_publish(s, publish);
     if (!s->collect) s->record_count = 0;
 }
 

@@ -1,6 +1,8 @@
 /* Where the TCP engine's streams go: bytes, gaps, anomalies and errors of the flow under the hand, as events. */
 #include "shard/shard.h"
 
+#define COMPARED (16u << 10) /* bytes: an answer that was injected before the true one lies within the first few segments */
+
 
 /* The oldest byte that some socket has not peeked yet; UINT64_MAX: nobody reads. */
 static uint64_t oldest_unread(const smos_shard_t *s, uint32_t flow, int receiver)
@@ -35,12 +37,23 @@ static void keep_history(smos_shard_t *s, int receiver, uint32_t most, const uin
 }
 
 
+/* How many delivered bytes are kept to compare later copies with. */
+static inline uint32_t compare_bytes(const smos_shard_t *s, const smos__set_t *set)
+{
+    if (__builtin_expect(s->config.compare_bytes != SMOS_COMPARE_HEARD, 0)) return s->config.compare_bytes;
+    const bool heard = (set->mask[0][0] | set->mask[0][1]) & SMOS_BIT(SMOS_ANOMALY) || s->config.publish & SMOS_PUBLISH_ANOMALIES;
+    if (__builtin_expect(!heard, 1) || !(s->tcp.detail & SMOS_DETAIL_ANOMALIES)) return 0;
+    return smos__pool_used(s->arena.pool) < smos__pool_size(s->arena.pool) / 2 ? COMPARED : 0;
+}
+
+
 void smos__sink_data(void *context, int receiver, const uint8_t *data, uint32_t length, uint64_t offset)
 {
     smos_shard_t *s = context;
     SMOS__ADD(s, stream_bytes, length);
-    uint32_t most = s->events.sets.set[s->arena.hot[s->flow].set].options.history[receiver];
-    if (s->config.compare_bytes > most) most = s->config.compare_bytes;
+    const smos__set_t *set = &s->events.sets.set[s->arena.hot[s->flow].set];
+    uint32_t most = set->options.history[receiver], compared = compare_bytes(s, set);
+    if (compared > most) most = compared;
     if (__builtin_expect(most, 0)) keep_history(s, receiver, most, data, length, offset);
     smos__raise_bytes(s, s->flow, SMOS_NEW_DATA, receiver, SMOS_NO_HOOK, data, length, offset, 0);
     if (s->events.dropped) s->arena.hot[s->flow].flags |= SMOS__FLOW_BLOCKED;
