@@ -218,8 +218,9 @@ def test_iperf3_both_ways(bridge: Bridge) -> None:
         pytest.skip("the program iperf3 is missing: apt-get install iperf3")
     server = wire.server.start("iperf3", "-s", "-B", wire.SERVER)
     try:
-        until(lambda: "LISTEN" in wire.server.run("ss", "-ltnH", "sport = 5201").stdout)
         for way in ((), ("-R",), ("-u", "-b", "20M"), ("-u", "-b", "20M", "-R")):
+            # It listens anew after each round.
+            until(lambda: "LISTEN" in wire.server.run("ss", "-ltnH", "sport = 5201").stdout)
             done = wire.client.run("iperf3", "-c", wire.SERVER, "-t", "1", "-P", "2", *way)
             assert done.returncode == 0, done.stdout + done.stderr
     finally:
