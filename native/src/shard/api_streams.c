@@ -39,7 +39,7 @@ static void limit_history(const smos__caller_t *c)
     smos_shard_t *s = c->shard;
     const smos__flow_t *f = &s->arena.hot[c->flow];
     for (int side = 0; side < 2; side++)
-        smos__history_limit(&s->history, &s->arena, c->flow, side, f->end[!side].offset, s->events.sets.set[f->set].options.history[side]);
+        smos__history_limit(&s->history, &s->arena, c->flow, side, f->end[!side].offset, smos__set_of(s, f)->options.history[side]);
 }
 
 

@@ -93,7 +93,6 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     f->end_reason = 255;
     f->last_ns = s->now_ns;
     f->end[0].wscale = f->end[1].wscale = 255;
-    if (s->events.all_streams) f->flags |= SMOS__FLOW_STREAMS;
     c->start_ns = time_ns;
     c->hash = hash;
     c->round = (uint16_t)s->round;
@@ -188,7 +187,7 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
         if (f->end_reason == 255) f->end_reason = (uint8_t)reason;
         if (report) {
             if (f->tuple.proto == 6) {
-                smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &smos__shard_sink, s, s->now_ns, NULL};
+                smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &smos__set_of(s, f)->options, &smos__shard_sink, s, s->now_ns, NULL};
                 s->flow = i;
                 smos__tcp_finish(&t);
                 s->flow = SMOS__NO_FLOW;

@@ -27,14 +27,9 @@ static smos__class_t first_class(const smos__layer_t *l)
 }
 
 
-static inline void count_flow_packet(smos_shard_t *s, const smos__layer_t *l, bool tcp)
+static inline void count_flow_packet(smos_shard_t *s, const smos__layer_t *l)
 {
-    if (tcp) {
-        SMOS__COUNT(s, flow_packets_tcp);
-        SMOS__ADD(s, flow_bytes_tcp, l->ip_len);
-        return;
-    }
-    int kind = l->tuple.proto == UDP ? 1 : l->tuple.proto == 1 || l->tuple.proto == 58 ? 2 : 3;
+    int kind = l->tuple.proto == TCP ? 0 : l->tuple.proto == UDP ? 1 : l->tuple.proto == 1 || l->tuple.proto == 58 ? 2 : 3;
     s->counters[SMOS__C_flow_packets_tcp + kind]++;
     s->counters[SMOS__C_flow_bytes_tcp + kind] += l->ip_len;
 }
@@ -67,7 +62,7 @@ static inline smos__tcp_t *under_hand(smos_shard_t *s, uint32_t i)
     smos__tcp_t *t = &s->under;
     t->flow = &s->arena.hot[i];
     t->cold = &s->arena.cold[i];
-    t->options = &s->events.sets.set[t->flow->set].options;
+    t->options = &smos__set_of(s, t->flow)->options;
     t->now_ns = s->now_ns;
     return t;
 }
@@ -88,25 +83,20 @@ static inline void note_history(smos_shard_t *s, uint32_t i, const smos__layer_t
 }
 
 
-static inline smos__set_t *set_of(smos_shard_t *s, const smos__flow_t *f) { return &s->events.sets.set[f->set]; }
-
-
 /* smos__raise and smos__raise_detail of a flow whose set is at hand; gives the set it has afterwards, as a handler may change that. */
 static inline smos__set_t *tell(smos_shard_t *s, const smos__flow_t *f, smos__set_t *set, smos_event_t event, int side, int hook)
 {
-    s->counters[SMOS__C_event_pkt_in + event]++;
-    if (__builtin_expect(!(set->mask[hook][side] & SMOS_BIT(event)), 1) || s->events.dropped) return set;
+    if (!smos__raised_in(s, set, event, side, hook) || s->events.dropped) return set;
     smos__raise_wanted(s, set, event, SMOS__WHAT(event, side, hook));
-    return set_of(s, f);
+    return smos__set_of(s, f);
 }
 
 
 static inline smos__set_t *tell_state(smos_shard_t *s, uint32_t i, const smos__flow_t *f, smos__set_t *set, int side, int hook)
 {
-    s->counters[SMOS__C_event_pkt_in + SMOS_STATE_CHANGE]++;
-    if (__builtin_expect(!(set->mask[hook][side] & SMOS_BIT(SMOS_STATE_CHANGE)), 1)) return set;
+    if (!smos__raised_in(s, set, SMOS_STATE_CHANGE, side, hook)) return set;
     smos__raise_detail_wanted(s, set, i, SMOS__WHAT(SMOS_STATE_CHANGE, side, hook), f->end[side].state);
-    return set_of(s, f);
+    return smos__set_of(s, f);
 }
 
 
@@ -126,7 +116,7 @@ static inline void process_tcp(smos_shard_t *s, uint32_t i, smos__flow_t *f, con
     }
     if (__builtin_expect(s->events.dropped, 0)) return unsend(s, l, e); /* at an ANOMALY */
     if (__builtin_expect(f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT, 0)) s->events.dropped = true;
-    smos__set_t *set = tell(s, f, set_of(s, f), SMOS_PKT_IN, from, SMOS_SENDER);
+    smos__set_t *set = tell(s, f, smos__set_of(s, f), SMOS_PKT_IN, from, SMOS_SENDER);
     if (fresh && !s->events.dropped) set = tell(s, f, set, SMOS_CONN_START, from, SMOS_SENDER);
     if (facts & SMOS__TCP_REXMIT && !s->events.dropped) set = tell(s, f, set, SMOS_REXMIT, from, SMOS_SENDER);
     if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) set = tell_state(s, i, f, set, from, SMOS_SENDER);
@@ -138,7 +128,7 @@ static inline void process_tcp(smos_shard_t *s, uint32_t i, smos__flow_t *f, con
     if (facts & SMOS__TCP_REXMIT) set = tell(s, f, set, SMOS_REXMIT, to, SMOS_RECEIVER); /* before its bytes are merged */
     t->options = &set->options;
     facts = ordinary ? smos__tcp_ordinary_receiver(t, l, from, facts) : smos__tcp_receiver(t, l, from, facts);
-    set = tell(s, f, set_of(s, f), SMOS_PKT_IN, to, SMOS_RECEIVER);
+    set = tell(s, f, smos__set_of(s, f), SMOS_PKT_IN, to, SMOS_RECEIVER);
     if (facts & SMOS__TCP_SETUP) set = tell(s, f, set, SMOS_CONN_SETUP, to, SMOS_RECEIVER);
     if (facts & SMOS__TCP_RECEIVER_STATE) tell_state(s, i, f, set, to, SMOS_RECEIVER);
     if (f->class_ != SMOS__CLASS_ESTABLISHED || facts & (SMOS__TCP_CLOSED | SMOS__TCP_RESET) || f->flags & SMOS__FLOW_QUEUED) tcp_timeout_class(s, i, facts);
@@ -336,7 +326,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     count_packet(s, frame, l, f, &f->end[from]);
     if (__builtin_expect(s->can_send, 0) && f->end[from].packets == 1) smos__edit_note_link(s, i, frame, l, from);
     if (!(f->flags & SMOS__FLOW_TWO_SIDED) && f->end[!from].packets) f->flags |= SMOS__FLOW_TWO_SIDED;
-    count_flow_packet(s, l, tcp);
+    count_flow_packet(s, l);
     for (int k = 0; k < l->anomaly_count; k++) smos__anomaly_raise(s, i, l->anomalies[k]);
     if (__builtin_expect(f->flags & (SMOS__FLOW_RESET | SMOS__FLOW_ENDED), 0)) {
         SMOS__COUNT(s, drop_reset_flow);

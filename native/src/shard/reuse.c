@@ -79,6 +79,6 @@ void smos__reuse_begin(smos_shard_t *s, uint32_t i, const smos__late_syn_t *syn)
     }
     smos__tcp_sink_t quiet = smos__shard_sink;
     quiet.anomaly = say_nothing;
-    smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &s->events.sets.set[f->set].options, &quiet, s, syn->time_ns, NULL};
+    smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &smos__set_of(s, f)->options, &quiet, s, syn->time_ns, NULL};
     smos__tcp_receiver(&t, &syn->layer, SMOS_CLIENT, smos__tcp_sender(&t, &syn->layer, SMOS_CLIENT));
 }

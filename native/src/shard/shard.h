@@ -191,13 +191,16 @@ void smos__raise_wanted(smos_shard_t *, smos__set_t *, size_t event, uint32_t wh
 void smos__raise_detail_wanted(smos_shard_t *, smos__set_t *, uint32_t flow, uint32_t what, uint32_t detail);
 void smos__raise_bytes_wanted(smos_shard_t *, smos__set_t *, uint32_t flow, uint32_t what, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail);
 
-/* The flow's set, if somebody wants the event. */
-static inline smos__set_t *smos__raised(smos_shard_t *s, const smos__flow_t *f, smos_event_t event, int side, int hook)
+static inline smos__set_t *smos__set_of(const smos_shard_t *s, const smos__flow_t *f) { return &s->events.sets.set[f->set]; }
+
+/* The flow's set, which is that one, if somebody wants the event; counts it. */
+static inline smos__set_t *smos__raised_in(smos_shard_t *s, smos__set_t *set, smos_event_t event, int side, int hook)
 {
-    smos__set_t *set = &s->events.sets.set[f->set];
     s->counters[SMOS__C_event_pkt_in + event]++;
     return __builtin_expect(set->mask[hook][side] & SMOS_BIT(event), 0) ? set : NULL;
 }
+
+static inline smos__set_t *smos__raised(smos_shard_t *s, const smos__flow_t *f, smos_event_t event, int side, int hook) { return smos__raised_in(s, smos__set_of(s, f), event, side, hook); }
 
 /* Of the flow under the hand, by its packet. Nobody behind who dropped it sees it, at no later event either. */
 static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook)

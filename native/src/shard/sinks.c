@@ -7,7 +7,7 @@
 /* The oldest byte that some socket has not peeked yet; UINT64_MAX: nobody reads. */
 static uint64_t oldest_unread(const smos_shard_t *s, uint32_t flow, int receiver)
 {
-    const smos__set_t *set = &s->events.sets.set[s->arena.hot[flow].set];
+    const smos__set_t *set = smos__set_of(s, &s->arena.hot[flow]);
     uint64_t oldest = UINT64_MAX;
     for (int i = 0; i < set->count; i++) {
         const smos__socket_t *socket = s->events.sockets[set->members[i].slot];
@@ -51,7 +51,7 @@ void smos__sink_data(void *context, int receiver, const uint8_t *data, uint32_t 
 {
     smos_shard_t *s = context;
     SMOS__ADD(s, stream_bytes, length);
-    const smos__set_t *set = &s->events.sets.set[s->arena.hot[s->flow].set];
+    const smos__set_t *set = smos__set_of(s, &s->arena.hot[s->flow]);
     uint32_t most = set->options.history[receiver], compared = compare_bytes(s, set);
     if (compared > most) most = compared;
     if (__builtin_expect(most, 0)) keep_history(s, receiver, most, data, length, offset);
