@@ -37,6 +37,7 @@ static const smos__tcp_sink_t SINK = {on_data, on_gap, on_anomaly, on_conflict, 
 typedef struct connection {
     smos__flow_t flow;
     smos__flow_cold_t cold;
+    smos__flow_conn_t conn;
 } connection_t;
 
 static smos__pool_t *pool;
@@ -47,7 +48,7 @@ static int taken_shortly;
 
 static smos__tcp_t under_hand(connection_t *c, const smos__tcp_config_t *config, told_t *told, int64_t now_ns)
 {
-    return (smos__tcp_t){&c->flow, &c->cold, pool, config, &OPTIONS, &SINK, told, now_ns, &refused};
+    return (smos__tcp_t){&c->flow, &c->cold, &c->conn, pool, config, &OPTIONS, &SINK, told, now_ns, &refused};
 }
 
 static const uint8_t BYTES[64];

@@ -4,14 +4,13 @@
 
 #define AHEAD 4 /* slots */
 
-
 static size_t page_up(size_t n) { return (n + 4095) & ~(size_t)4095; }
 
 
 size_t smos__arena_bytes(uint32_t capacity, size_t pool_bytes)
 {
     return page_up(sizeof(smos__arena_header_t)) + page_up((size_t)capacity * sizeof(smos__flow_t)) +
-           page_up((size_t)capacity * sizeof(smos__flow_cold_t)) + page_up(smos__pool_bytes(pool_bytes));
+           page_up((size_t)capacity * sizeof(smos__flow_cold_t)) + page_up((size_t)capacity * sizeof(smos__flow_conn_t)) + page_up(smos__pool_bytes(pool_bytes));
 }
 
 
@@ -21,18 +20,21 @@ void smos__arena_init(smos__arena_t *a, void *memory, uint32_t capacity, size_t 
     smos__arena_header_t *h = memory;
     memset(h, 0, sizeof *h);
     memcpy(h->magic, "SMOSFLOW", 8);
-    h->version = 1;
+    h->version = 2;
     h->capacity = capacity;
     h->hot_bytes = sizeof(smos__flow_t);
     h->cold_bytes = sizeof(smos__flow_cold_t);
+    h->conn_bytes = sizeof(smos__flow_conn_t);
     h->hot_offset = page_up(sizeof *h);
     h->cold_offset = h->hot_offset + page_up((size_t)capacity * sizeof(smos__flow_t));
-    h->pool_offset = h->cold_offset + page_up((size_t)capacity * sizeof(smos__flow_cold_t));
+    h->conn_offset = h->cold_offset + page_up((size_t)capacity * sizeof(smos__flow_cold_t));
+    h->pool_offset = h->conn_offset + page_up((size_t)capacity * sizeof(smos__flow_conn_t));
     h->bytes = smos__arena_bytes(capacity, pool_bytes);
     h->free_head = SMOS__NO_FLOW;
     a->header = h;
     a->hot = (smos__flow_t *)(base + h->hot_offset);
     a->cold = (smos__flow_cold_t *)(base + h->cold_offset);
+    a->conn = (smos__flow_conn_t *)(base + h->conn_offset);
     a->pool = smos__pool_init(base + h->pool_offset, pool_bytes);
 }
 

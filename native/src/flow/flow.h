@@ -1,8 +1,8 @@
 /* flow.h: what a flow is in memory.
  *
- * A flow is two records of one index: the hot one (three cache lines: key, client, server), read and written for every packet,
- * and the cold one. Both lie in the state segment, hold no process address and refer to each other by 32-bit index, so the
- * segment means the same wherever it is mapped. flow/ knows nothing of TCP's rules; tcp/ fills the endpoints.
+ * A flow is three records of one index: the hot one (three cache lines: key, client, server), read and written for every packet,
+ * the cold one (three more), and what Zeek's conn.log tells of it, which nobody touches where nobody asked for history. They lie in the
+ * state segment, hold no process address and refer to each other by 32-bit index, so the segment means the same wherever it is mapped. flow/ knows nothing of TCP's rules; tcp/ fills the endpoints.
  */
 #ifndef SMOS__FLOW_H
 #define SMOS__FLOW_H
@@ -67,6 +67,7 @@ enum {
     SMOS__FLOW_QUEUED = 1 << 8,   /* on the queue of unconfirmed flows, given up first */
     SMOS__FLOW_EDITED = 1 << 11,  /* a middlebox changed its packets: numbers are translated */
     SMOS__FLOW_SYN_AGAIN = 1 << 12, /* a SYN with another number waits for its answer */
+    SMOS__FLOW_REFUSED = 1 << 13, /* bytes that their receiver should have refused wait for its word: tcp/refused.h */
     SMOS__FLOW_STREAMS = 3 << 9   /* somebody wants its bytes: SMOS__FLOW_STREAM_OF(sender) */
 };
 #define SMOS__FLOW_STREAM_OF(from) (1u << (9 + (from))) /* what that end sends */
@@ -98,8 +99,7 @@ typedef struct smos__flow {
 /* smos__endpoint_cold_t.marks */
 enum {
     SMOS__MARK_ALTERNATE_ISN = 1, /* several SYN/ACKs with different ISNs: the acknowledgement decides */
-    SMOS__MARK_LOSS = 2,          /* lost_below is set; no RTT probe goes meanwhile */
-    SMOS__MARK_REFUSED = 4        /* bytes of it that its receiver should have refused wait for its word: tcp/refused.h */
+    SMOS__MARK_LOSS = 2           /* lost_below is set; no RTT probe goes meanwhile */
 };
 
 typedef struct smos__endpoint_cold {
@@ -137,9 +137,12 @@ typedef struct smos__flow_cold {
     uint32_t hash;     /* of the table */
     uint32_t next_free; /* slot, while this one is free */
     smos__endpoint_cold_t end[2];
-    smos__zeek_t zeek; /* kept only when somebody asked for history */
+} __attribute__((aligned(64))) smos__flow_cold_t;
+
+typedef struct smos__flow_conn {
+    smos__zeek_t zeek;
     char history[SMOS_HISTORY_MAX];
-} smos__flow_cold_t;
+} smos__flow_conn_t;
 
 static inline uint64_t smos__missing(const smos__endpoint_cold_t *c) { return (uint64_t)c->missing_high << 32 | c->missing_low; }
 
@@ -152,6 +155,7 @@ static inline void smos__add_missing(smos__endpoint_cold_t *c, uint64_t bytes)
 
 _Static_assert(sizeof(smos__endpoint_t) == 64, "an endpoint is one cache line");
 _Static_assert(sizeof(smos__flow_t) == 192, "a hot flow is three cache lines");
-_Static_assert(sizeof(smos__endpoint_cold_t) == 72 && sizeof(smos__flow_cold_t) <= 280, "a flow stays within 512 bytes all told");
+_Static_assert(sizeof(smos__endpoint_cold_t) == 72 && sizeof(smos__flow_cold_t) == 192, "a cold flow is three cache lines");
+_Static_assert(sizeof(smos__flow_t) + sizeof(smos__flow_cold_t) + sizeof(smos__flow_conn_t) <= 496, "a flow stays within 512 bytes all told");
 
 #endif

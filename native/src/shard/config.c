@@ -61,7 +61,7 @@ uint64_t smos__shard_bytes(const smos_config_t *c)
 
 int smos_config_memory(smos_config_t *c, uint64_t bytes)
 {
-    const uint64_t flow = sizeof(smos__flow_t) + sizeof(smos__flow_cold_t);
+    const uint64_t flow = sizeof(smos__flow_t) + sizeof(smos__flow_cold_t) + sizeof(smos__flow_conn_t);
     if (bytes < 16 * MIB) return -EINVAL;
     smos_config_t chosen = *c;
     chosen.defrag_bytes = bytes / 32 < 16 * MIB ? bytes / 32 : 16 * MIB;

@@ -8,6 +8,7 @@
 #define EVICT_TURNS 8 /* answered flows passed over for one that is given up */
 #define EXPIRE_PERIOD (2 * INT64_C(1000000000))
 #define EXPIRE_PER_BURST 256
+#define EXPIRE_AHEAD 4 /* slots: what the next bursts will look at */
 
 
 static void release_slot(smos_shard_t *s, uint32_t i)
@@ -101,7 +102,7 @@ uint32_t smos__flow_make(smos_shard_t *s, const smos__layer_t *l, uint32_t hash,
     c->tunnel = l->tunnel_kind;
     c->tunnel_id = l->tunnel_id;
     if (s->config.overlap_prefix_count) take_overlap_policies(s, f, c);
-    if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_init(&c->zeek, c->history, from == SMOS_SERVER);
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_init(&s->arena.conn[i].zeek, s->arena.conn[i].history, from == SMOS_SERVER);
     smos__events_attach(&s->events, i, l->ip, l->ip_len, l->ip_captured);
     smos__queue_push(&s->unconfirmed, &s->arena, i);
     SMOS__COUNT(s, flows_made);
@@ -119,6 +120,7 @@ void smos__flow_info(const smos_shard_t *s, uint32_t i, smos_flow_info_t *out)
 {
     const smos__flow_t *f = &s->arena.hot[i];
     const smos__flow_cold_t *c = &s->arena.cold[i];
+    const smos__flow_conn_t *conn = &s->arena.conn[i];
     memset(out, 0, sizeof *out);
     out->flow = smos__flow_handle(&s->arena, i);
     out->tuple = f->tuple;
@@ -144,7 +146,7 @@ void smos__flow_info(const smos_shard_t *s, uint32_t i, smos_flow_info_t *out)
             o->mss = ec->mss;
             o->options = ec->options;
             if (s->tcp.detail & SMOS_DETAIL_HISTORY)
-                o->stream_span = smos__zeek_span(&c->zeek, side);
+                o->stream_span = smos__zeek_span(&conn->zeek, side);
             else if (e->flags & SMOS__EP_BASE)
                 o->stream_span = e->offset + (uint32_t)smos__seq_max(0, e->snd_nxt - e->rcv_nxt) - (e->flags & SMOS__EP_FIN && smos__seq_gt(e->snd_nxt, c->end[side].fin_seq));
         } else {
@@ -153,8 +155,8 @@ void smos__flow_info(const smos_shard_t *s, uint32_t i, smos_flow_info_t *out)
         o->wscale = e->wscale;
     }
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
-        memcpy(out->history, c->history, sizeof out->history);
-        const char *state = smos__zeek_conn_state(&c->zeek, c->history, f->tuple.proto);
+        memcpy(out->history, conn->history, sizeof out->history);
+        const char *state = smos__zeek_conn_state(&conn->zeek, conn->history, f->tuple.proto);
         memcpy(out->conn_state, state, strnlen(state, sizeof out->conn_state - 1));
     }
     out->vlan[0] = c->vlan[0];
@@ -187,7 +189,7 @@ void smos__flow_end(smos_shard_t *s, uint32_t i, smos_end_reason_t reason, bool 
         if (f->end_reason == 255) f->end_reason = (uint8_t)reason;
         if (report) {
             if (f->tuple.proto == 6) {
-                smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &smos__set_of(s, f)->options, &smos__shard_sink, s, s->now_ns, NULL};
+                smos__tcp_t t = {f, c, &s->arena.conn[i], s->arena.pool, &s->tcp, &smos__set_of(s, f)->options, &smos__shard_sink, s, s->now_ns, NULL};
                 s->flow = i;
                 smos__tcp_finish(&t);
                 s->flow = SMOS__NO_FLOW;
@@ -247,6 +249,7 @@ void smos__flow_expire(smos_shard_t *s)
     const int64_t share[2] = {share_of(use, from, all, 4), share_of(use, (from + all) / 2, all, 16)};
     for (; due; due--) {
         if (s->expire_hand >= slots) s->expire_hand = 0;
+        __builtin_prefetch(&s->arena.hot[s->expire_hand + EXPIRE_AHEAD]); /* a hint: it may lie beyond the last */
         uint32_t i = s->expire_hand++;
         const smos__flow_t *f = &s->arena.hot[i];
         if (f->class_ == SMOS__CLASS_FREE) continue;

@@ -62,6 +62,7 @@ static inline smos__tcp_t *under_hand(smos_shard_t *s, uint32_t i)
     smos__tcp_t *t = &s->under;
     t->flow = &s->arena.hot[i];
     t->cold = &s->arena.cold[i];
+    t->conn = &s->arena.conn[i];
     t->options = &smos__set_of(s, t->flow)->options;
     t->now_ns = s->now_ns;
     return t;
@@ -77,7 +78,7 @@ static void unsend(smos_shard_t *s, const smos__layer_t *l, smos__endpoint_t *se
 
 static inline void note_history(smos_shard_t *s, uint32_t i, const smos__layer_t *l, int from)
 {
-    smos__flow_cold_t *c = &s->arena.cold[i];
+    smos__flow_conn_t *c = &s->arena.conn[i];
     smos__zeek_segment_t z = {l->seq, l->ack, l->payload_len, l->window, l->tcp_flags, (uint8_t)from};
     smos__zeek_segment(&c->zeek, c->history, &z);
 }
@@ -138,7 +139,7 @@ static inline void process_tcp(smos_shard_t *s, uint32_t i, smos__flow_t *f, con
 static void process_datagram(smos_shard_t *s, uint32_t i, int from, bool fresh)
 {
     smos__flow_t *f = &s->arena.hot[i];
-    smos__flow_cold_t *c = &s->arena.cold[i];
+    smos__flow_conn_t *c = &s->arena.conn[i];
     if (s->tcp.detail & SMOS_DETAIL_HISTORY && f->tuple.proto == UDP) smos__zeek_datagram(&c->zeek, c->history, from);
     if (!s->events.dropped) smos__raise(s, i, SMOS_PKT_IN, from, SMOS_SENDER);
     if (fresh && !s->events.dropped) smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
@@ -255,7 +256,7 @@ static inline void pass_plain(smos_shard_t *s, uint32_t i, const smos__flow_t *f
 
 bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__layer_t *l, uint32_t i)
 {
-    const uint16_t open = SMOS__FLOW_TWO_SIDED | SMOS__FLOW_STARTED_RECEIVER, either = SMOS__FLOW_STREAMS | SMOS__FLOW_SETUP | SMOS__FLOW_EXISTING;
+    const uint16_t open = SMOS__FLOW_TWO_SIDED | SMOS__FLOW_STARTED_RECEIVER, either = SMOS__FLOW_STREAMS | SMOS__FLOW_SETUP | SMOS__FLOW_EXISTING | SMOS__FLOW_REFUSED;
     smos__flow_t *f = &s->arena.hot[i];
     int from;
     if (f->class_ != SMOS__CLASS_ESTABLISHED || (f->flags & ~either) != open || f->epoch != s->events.epoch) return false;
@@ -333,7 +334,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
         s->verdict = SMOS__DROP;
     } else if (__builtin_expect(l->flags & SMOS__BAD_CHECKSUM || !readable, 0)) {
         if (readable) SMOS__COUNT(s, bad_checksum);
-        if (readable && s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_bad_checksum(&s->arena.cold[i].zeek, s->arena.cold[i].history, from);
+        if (readable && s->tcp.detail & SMOS_DETAIL_HISTORY) smos__zeek_bad_checksum(&s->arena.conn[i].zeek, s->arena.conn[i].history, from);
         if (fresh) { /* a receiver would not have seen it, but the flow is there */
             smos__raise(s, i, SMOS_CONN_START, from, SMOS_SENDER);
             if (!s->events.dropped) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);

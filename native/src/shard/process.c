@@ -125,15 +125,16 @@ static inline void look_up(smos_shard_t *s, int i, const smos__decoded_t *d)
     __builtin_prefetch(f, 1);
     __builtin_prefetch(f + LINE, 1);
     __builtin_prefetch(f + 2 * LINE, 1);
+    if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
+        const char *conn = (const char *)&s->arena.conn[hint];
+        __builtin_prefetch(conn, 1);
+        __builtin_prefetch(conn + LINE, 1);
+    }
+    /* What opens or closes a connection, and round-trip times, need the cold record; for other packets, no branch but the same lines again. */
     const char *c = (const char *)&s->arena.cold[hint];
-    const size_t history = offsetof(smos__flow_cold_t, zeek);
-    if (s->tcp.detail & SMOS_DETAIL_HISTORY)
-        for (size_t at = history; at < history + 2 * LINE; at += LINE) __builtin_prefetch(c + at, 1);
-    /* What opens or closes a connection, and round-trip times, need the rest of the cold record; for other packets, no branch but the same line again. */
-    bool whole = d->layer[0].tcp_flags & s->need_cold;
-    const char *rest = (const char *)((uintptr_t)f ^ (((uintptr_t)f ^ (uintptr_t)c) & -(uintptr_t)whole));
-    for (size_t at = 0; at < history; at += LINE) __builtin_prefetch(rest + at, 1);
-    __builtin_prefetch(rest + ((history - 1) & -(size_t)whole), 1); /* records do not begin with a line */
+    bool cold = d->layer[0].tcp_flags & s->need_cold;
+    const char *rest = (const char *)((uintptr_t)f ^ (((uintptr_t)f ^ (uintptr_t)c) & -(uintptr_t)cold));
+    for (size_t at = 0; at < sizeof(smos__flow_cold_t); at += LINE) __builtin_prefetch(rest + at, 1);
 }
 
 

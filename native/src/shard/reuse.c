@@ -67,6 +67,7 @@ void smos__reuse_begin(smos_shard_t *s, uint32_t i, const smos__late_syn_t *syn)
 {
     smos__flow_t *f = &s->arena.hot[i];
     smos__flow_cold_t *c = &s->arena.cold[i];
+    smos__flow_conn_t *conn = &s->arena.conn[i];
     smos__endpoint_t *e = &f->end[SMOS_CLIENT];
     c->start_ns = syn->time_ns;
     e->packets = syn->packets;
@@ -74,11 +75,11 @@ void smos__reuse_begin(smos_shard_t *s, uint32_t i, const smos__late_syn_t *syn)
     e->wire_bytes = syn->wire_bytes;
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) {
         const smos__zeek_segment_t z = {syn->layer.seq, syn->layer.ack, syn->layer.payload_len, syn->layer.window, syn->layer.tcp_flags, SMOS_CLIENT};
-        smos__zeek_init(&c->zeek, c->history, false);
-        for (uint32_t k = 0; k < syn->packets; k++) smos__zeek_segment(&c->zeek, c->history, &z);
+        smos__zeek_init(&conn->zeek, conn->history, false);
+        for (uint32_t k = 0; k < syn->packets; k++) smos__zeek_segment(&conn->zeek, conn->history, &z);
     }
     smos__tcp_sink_t quiet = smos__shard_sink;
     quiet.anomaly = say_nothing;
-    smos__tcp_t t = {f, c, s->arena.pool, &s->tcp, &smos__set_of(s, f)->options, &quiet, s, syn->time_ns, NULL};
+    smos__tcp_t t = {f, c, conn, s->arena.pool, &s->tcp, &smos__set_of(s, f)->options, &quiet, s, syn->time_ns, NULL};
     smos__tcp_receiver(&t, &syn->layer, SMOS_CLIENT, smos__tcp_sender(&t, &syn->layer, SMOS_CLIENT));
 }

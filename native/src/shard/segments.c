@@ -8,16 +8,32 @@
 #include "shard/shard.h"
 
 
+#define LARGE_PAGE ((size_t)2 << 20)
+
+/* A place of its own, which begins with a large page: what is used first lies at the start. NULL with errno. */
+static void *reserve(size_t bytes)
+{
+    uint8_t *all = mmap(NULL, bytes + LARGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (all == MAP_FAILED) return NULL;
+    size_t before = -(uintptr_t)all % LARGE_PAGE;
+    if (before) munmap(all, before);
+    munmap(all + before + bytes, LARGE_PAGE - before);
+    return all + before;
+}
+
+
 int smos__region_map(smos__region_t *r, int fd, size_t bytes)
 {
     bytes = smos__region_bytes(bytes);
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    if (fd >= 0) {
-        if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)bytes) < 0) return -errno; /* twice: zeroed */
-        flags = MAP_SHARED | MAP_NORESERVE;
+    if (fd >= 0 && (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)bytes) < 0)) return -errno; /* twice: zeroed */
+    void *place = reserve(bytes);
+    if (place == NULL) return -errno;
+    r->memory = mmap(place, bytes, PROT_READ | PROT_WRITE, (fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS) | MAP_FIXED | MAP_NORESERVE, fd, 0);
+    if (r->memory == MAP_FAILED) {
+        int status = -errno;
+        munmap(place, bytes);
+        return r->memory = NULL, status;
     }
-    r->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
-    if (r->memory == MAP_FAILED) return r->memory = NULL, -errno;
     r->bytes = bytes;
     return 0;
 }
@@ -25,7 +41,7 @@ int smos__region_map(smos__region_t *r, int fd, size_t bytes)
 
 void smos__region_huge(smos__region_t *r)
 {
-    if (r->bytes >= (8u << 20)) madvise(r->memory, r->bytes, MADV_HUGEPAGE);
+    if (r->bytes >= 4 * LARGE_PAGE) madvise(r->memory, r->bytes, MADV_HUGEPAGE);
 }
 
 

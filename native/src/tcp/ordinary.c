@@ -77,10 +77,10 @@ static uint32_t opened(smos__tcp_t *t, const smos__layer_t *l, uint32_t mine, ui
 
 
 /* 0 if all that `e` sent came, up to its FIN, which takes a number, if it sent that: `fin` is 1. Without branches: which end closes first could not be foretold. */
-static inline uint32_t missing(const smos__endpoint_t *e, const smos__endpoint_cold_t *c, uint32_t word, uint32_t fin)
+static inline uint32_t missing(const smos__endpoint_t *e, uint32_t word, uint32_t fin)
 {
     _Static_assert(SMOS__EP_FIN_RECEIVED == SMOS__EP_FIN << 1, "compared with a shift");
-    return ((e->rcv_nxt + fin) ^ e->snd_nxt) | ((e->rcv_nxt ^ c->fin_seq) & -fin) | ((word ^ word << 1) & SMOS__FLAGS(SMOS__EP_FIN_RECEIVED));
+    return ((e->rcv_nxt + fin) ^ e->snd_nxt) | ((word ^ word << 1) & SMOS__FLAGS(SMOS__EP_FIN_RECEIVED));
 }
 
 
@@ -88,14 +88,15 @@ static inline uint32_t missing(const smos__endpoint_t *e, const smos__endpoint_c
 static uint32_t closing(smos__tcp_t *t, const smos__layer_t *l, int from, uint32_t mine, uint32_t peers)
 {
     smos__endpoint_t *e = &t->flow->end[from], *p = &t->flow->end[!from];
-    const smos__endpoint_cold_t *ce = &t->cold->end[from], *cp = &t->cold->end[!from];
     const uint32_t need = SMOS__FLAGS(SMOS__EP_BASE | SMOS__EP_ACKED | SMOS__EP_WINDOW), never = SMOS__FLAGS(ODD & ~(SMOS__EP_FIN | SMOS__EP_TFO | SMOS__EP_STOPPED));
     const uint32_t own_fin = mine / SMOS__FLAGS(SMOS__EP_FIN) & 1, peers_fin = peers / SMOS__FLAGS(SMOS__EP_FIN) & 1;
     const bool fin = l->tcp_flags & SMOS__FIN;
     __asm__("" : "+r"(e), "+r"(p)); /* as pointers: they are not worked out again for each field */
     if (((mine & peers) & need) != need || (mine | peers) & never || STATE_OF(mine) < SMOS_TCP_ESTABLISHED || STATE_OF(peers) < SMOS_TCP_ESTABLISHED) return 0;
     if (fin ? STATE_OF(mine) != SMOS_TCP_ESTABLISHED && STATE_OF(mine) != SMOS_TCP_CLOSE_WAIT : !(own_fin | peers_fin)) return 0;
-    if ((l->seq ^ e->snd_nxt) | missing(e, ce, mine, own_fin) | missing(p, cp, peers, peers_fin) | (own_fin & fin) | ((ce->marks | cp->marks) & SMOS__MARK_REFUSED) | t->config->gaps_at_once) return 0;
+    if ((l->seq ^ e->snd_nxt) | missing(e, mine, own_fin) | missing(p, peers, peers_fin) | (own_fin & fin) | (t->flow->flags & SMOS__FLOW_REFUSED) | t->config->gaps_at_once) return 0;
+    /* Between the peer's last byte and its FIN, or short of both: whether that acknowledges a FIN that was sent twice, the cold record tells. */
+    if (peers_fin && l->ack != p->snd_nxt && l->ack != p->snd_una) return 0;
     if (!(t->flow->flags & SMOS__FLOW_SETUP) && mine & peers & SMOS__FLAGS(SMOS__EP_SYN)) return 0;
     uint32_t window;
     if (!smos__tcp_fast_numbers(e, p, l, mine, mine & peers, &window)) return 0;
@@ -105,7 +106,7 @@ static uint32_t closing(smos__tcp_t *t, const smos__layer_t *l, int from, uint32
     e->window = window;
     if (l->ack != p->snd_una) {
         acknowledge(t, p, l->ack, from);
-        if (p->flags & SMOS__EP_FIN && l->ack == p->snd_nxt) p->flags |= SMOS__EP_FIN_ACKED;
+        p->flags |= peers_fin ? SMOS__EP_FIN_ACKED : 0;
     }
     if (fin) {
         e->flags |= SMOS__EP_FIN;

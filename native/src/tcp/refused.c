@@ -15,7 +15,7 @@ void smos__refused_keep(smos__tcp_t *t, const smos__layer_t *l, int from)
     r->segment[r->next++ % SMOS__REFUSED_SEGMENTS] = (smos__refused_segment_t){t->flow, t->flow->generation & ~1u, l->seq, length, (uint8_t)from, r->used};
     memcpy(r->bytes + r->used % SMOS__REFUSED_BYTES, l->payload, length);
     r->used += length;
-    t->cold->end[from].marks |= SMOS__MARK_REFUSED;
+    t->flow->flags |= SMOS__FLOW_REFUSED;
 }
 
 
@@ -38,7 +38,7 @@ void smos__refused_taken(smos__tcp_t *t, int from)
 {
     smos__endpoint_t *e = &t->flow->end[from];
     smos__refused_segment_t *s;
-    if (!t->refused || !(t->cold->end[from].marks & SMOS__MARK_REFUSED)) return;
+    if (!t->refused || !(t->flow->flags & SMOS__FLOW_REFUSED)) return;
     while ((s = first_acknowledged(t, from))) {
         s->flow = NULL;
         e->snd_nxt = smos__seq_max(e->snd_nxt, s->seq + s->length);

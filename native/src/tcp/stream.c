@@ -49,9 +49,9 @@ static void skip(smos__tcp_t *t, int from, uint64_t length, skip_reason_t reason
     bool missed = reason == ACKNOWLEDGED || reason == CUT_BY_SNAPLEN;
     if (missed && t->config->detail & SMOS_DETAIL_HISTORY) {
         if (reason == ACKNOWLEDGED)
-            missed = smos__zeek_gap(&t->cold->zeek, t->cold->history, from);
+            missed = smos__zeek_gap(&t->conn->zeek, t->conn->history, from);
         else
-            missed = smos__zeek_hole(&t->cold->zeek, from);
+            missed = smos__zeek_hole(&t->conn->zeek, from);
     }
     if (missed) smos__add_missing(c, length);
     if (reason != OMITTED) smos__tcp_anomaly(t, SMOS__ANOMALY_TCP_GAP);

@@ -55,6 +55,7 @@ typedef struct smos__tcp_config {
 typedef struct smos__tcp {
     smos__flow_t *flow;
     smos__flow_cold_t *cold;
+    smos__flow_conn_t *conn; /* used only where history is asked for */
     smos__pool_t *pool;
     const smos__tcp_config_t *config;
     const smos__stream_options_t *options; /* of those who watch it */
