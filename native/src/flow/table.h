@@ -128,7 +128,7 @@ static inline uint32_t smos__same_hash(const smos__bucket_t *b, uint32_t hash)
 static inline uint32_t smos__bucket_hint(const smos__bucket_t *b, uint32_t hash)
 {
     uint32_t bits = smos__same_hash(b, hash);
-    return bits ? b->index[__builtin_ctz(bits)] - 1 : SMOS__NO_FLOW; /* 0, a free one's, becomes NO_FLOW */
+    return __builtin_expect(bits, 1) ? b->index[__builtin_ctz(bits)] - 1 : SMOS__NO_FLOW; /* 0, a free one's, becomes NO_FLOW */
 }
 
 bool smos__table_insert(smos__table_t *, uint32_t hash, uint32_t index); /* false: no room within the probes */

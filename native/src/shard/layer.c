@@ -29,7 +29,7 @@ static smos__class_t first_class(const smos__layer_t *l)
 
 static inline void count_flow_packet(smos_shard_t *s, const smos__layer_t *l)
 {
-    int kind = l->tuple.proto == TCP ? 0 : l->tuple.proto == UDP ? 1 : l->tuple.proto == 1 || l->tuple.proto == 58 ? 2 : 3;
+    int kind = __builtin_expect(l->tuple.proto == TCP, 1) ? 0 : l->tuple.proto == UDP ? 1 : l->tuple.proto == 1 || l->tuple.proto == 58 ? 2 : 3;
     s->counters[SMOS__C_flow_packets_tcp + kind]++;
     s->counters[SMOS__C_flow_bytes_tcp + kind] += l->ip_len;
 }
@@ -38,11 +38,11 @@ static inline void count_flow_packet(smos_shard_t *s, const smos__layer_t *l)
 static void tcp_timeout_class(smos_shard_t *s, uint32_t i, uint32_t facts)
 {
     smos__flow_t *f = &s->arena.hot[i];
-    if (facts & SMOS__TCP_REVIVED) {
+    if (__builtin_expect(facts & SMOS__TCP_REVIVED, 0)) {
         s->arena.hot[i].class_ = SMOS__CLASS_EMBRYONIC;
         f->end_reason = 255;
     }
-    if (facts & SMOS__TCP_RESET) {
+    if (__builtin_expect(facts & SMOS__TCP_RESET, 0)) {
         if (f->class_ != SMOS__CLASS_CLOSED) s->arena.hot[i].class_ = SMOS__CLASS_RESET;
         if (f->end_reason == 255) f->end_reason = f->end[0].flags & f->end[1].flags & SMOS__EP_FIN ? SMOS_END_FIN : SMOS_END_RST;
     } else if (facts & SMOS__TCP_CLOSED) {
@@ -87,7 +87,7 @@ static inline void note_history(smos_shard_t *s, uint32_t i, const smos__layer_t
 /* smos__raise and smos__raise_detail of a flow whose set is at hand; gives the set it has afterwards, as a handler may change that. */
 static inline smos__set_t *tell(smos_shard_t *s, const smos__flow_t *f, smos__set_t *set, smos_event_t event, int side, int hook)
 {
-    if (!smos__raised_in(s, set, event, side, hook) || s->events.dropped) return set;
+    if (__builtin_expect(!smos__raised_in(s, set, event, side, hook), 1) || s->events.dropped) return set;
     smos__raise_wanted(s, set, event, SMOS__WHAT(event, side, hook));
     return smos__set_of(s, f);
 }
@@ -95,7 +95,7 @@ static inline smos__set_t *tell(smos_shard_t *s, const smos__flow_t *f, smos__se
 
 static inline smos__set_t *tell_state(smos_shard_t *s, uint32_t i, const smos__flow_t *f, smos__set_t *set, int side, int hook)
 {
-    if (!smos__raised_in(s, set, SMOS_STATE_CHANGE, side, hook)) return set;
+    if (__builtin_expect(!smos__raised_in(s, set, SMOS_STATE_CHANGE, side, hook), 1)) return set;
     smos__raise_detail_wanted(s, set, i, SMOS__WHAT(SMOS_STATE_CHANGE, side, hook), f->end[side].state);
     return smos__set_of(s, f);
 }
@@ -110,7 +110,7 @@ static inline void process_tcp(smos_shard_t *s, uint32_t i, smos__flow_t *f, con
     if (s->tcp.detail & SMOS_DETAIL_HISTORY) note_history(s, i, l, from);
     smos__tcp_t *t = under_hand(s, i);
     uint32_t facts = smos__tcp_ordinary(t, l, from);
-    const bool ordinary = facts;
+    const bool ordinary = __builtin_expect(facts, SMOS__TCP_VALID);
     if (!ordinary) {
         if (l->tcp_flags & SMOS__SYN) smos__reuse_note(s, i, l, from);
         facts = smos__tcp_sender(t, l, from);
@@ -118,15 +118,15 @@ static inline void process_tcp(smos_shard_t *s, uint32_t i, smos__flow_t *f, con
     if (__builtin_expect(s->events.dropped, 0)) return unsend(s, l, e); /* at an ANOMALY */
     if (__builtin_expect(f->flags & SMOS__FLOW_BLOCKED && facts & SMOS__TCP_REXMIT, 0)) s->events.dropped = true;
     smos__set_t *set = tell(s, f, smos__set_of(s, f), SMOS_PKT_IN, from, SMOS_SENDER);
-    if (fresh && !s->events.dropped) set = tell(s, f, set, SMOS_CONN_START, from, SMOS_SENDER);
-    if (facts & SMOS__TCP_REXMIT && !s->events.dropped) set = tell(s, f, set, SMOS_REXMIT, from, SMOS_SENDER);
+    if (__builtin_expect(fresh, 0) && !s->events.dropped) set = tell(s, f, set, SMOS_CONN_START, from, SMOS_SENDER);
+    if (__builtin_expect(facts & SMOS__TCP_REXMIT, 0) && !s->events.dropped) set = tell(s, f, set, SMOS_REXMIT, from, SMOS_SENDER);
     if (facts & SMOS__TCP_SENDER_STATE && !s->events.dropped) set = tell_state(s, i, f, set, from, SMOS_SENDER);
     if (__builtin_expect(s->events.dropped, 0)) return unsend(s, l, e);
-    if (!(f->flags & SMOS__FLOW_STARTED_RECEIVER)) {
+    if (__builtin_expect(!(f->flags & SMOS__FLOW_STARTED_RECEIVER), 0)) {
         f->flags |= SMOS__FLOW_STARTED_RECEIVER;
         set = tell(s, f, set, SMOS_CONN_START, to, SMOS_RECEIVER);
     }
-    if (facts & SMOS__TCP_REXMIT) set = tell(s, f, set, SMOS_REXMIT, to, SMOS_RECEIVER); /* before its bytes are merged */
+    if (__builtin_expect(facts & SMOS__TCP_REXMIT, 0)) set = tell(s, f, set, SMOS_REXMIT, to, SMOS_RECEIVER); /* before its bytes are merged */
     t->options = &set->options;
     facts = ordinary ? smos__tcp_ordinary_receiver(t, l, from, facts) : smos__tcp_receiver(t, l, from, facts);
     set = tell(s, f, smos__set_of(s, f), SMOS_PKT_IN, to, SMOS_RECEIVER);
@@ -227,7 +227,7 @@ static inline void count_packet(smos_shard_t *s, const smos__frame_t *frame, con
     e->payload_bytes += l->payload_len;
     e->wire_bytes += frame->len;
     f->last_ns = s->now_ns; /* not the frame's own time, which may lie in the past */
-    if (!(l->flags & SMOS__UNCHECKED)) SMOS__COUNT(s, checksum_checked);
+    SMOS__ADD(s, checksum_checked, !(l->flags & SMOS__UNCHECKED));
 }
 
 
@@ -273,7 +273,7 @@ bool smos__process_plain(smos_shard_t *s, const smos__frame_t *frame, smos__laye
     s->sent_before = l->seq;
     if (__builtin_expect(s->tcp.detail & (SMOS_DETAIL_HISTORY | SMOS_DETAIL_RTT), 0)) note_plain(s, i, l, from);
     smos__set_t *set = smos__raised(s, f, SMOS_PKT_IN, from, SMOS_SENDER);
-    if (set) smos__raise_wanted(s, set, SMOS_PKT_IN, SMOS__WHAT(SMOS_PKT_IN, from, SMOS_SENDER)); /* the packet's first event: nobody dropped it yet */
+    if (__builtin_expect(set != NULL, 0)) smos__raise_wanted(s, set, SMOS_PKT_IN, SMOS__WHAT(SMOS_PKT_IN, from, SMOS_SENDER)); /* the packet's first event: nobody dropped it yet */
     if (__builtin_expect(s->events.dropped, 0)) {
         unsend(s, l, e);
     } else {
@@ -289,24 +289,24 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
 {
     int from = SMOS_CLIENT;
     bool fresh = false;
-    bool tcp = l->tuple.proto == TCP;
+    bool tcp = __builtin_expect(l->tuple.proto == TCP, 1);
     const smos__late_syn_t *earlier = NULL;
     uint32_t i = hint;
     /* The hint is from before the burst: good only if that flow is still there and the right one. */
-    if (i == SMOS__NO_FLOW || s->arena.hot[i].class_ == SMOS__CLASS_FREE || !smos__tuple_match(&s->arena.hot[i].tuple, &l->tuple, &from))
+    if (__builtin_expect(i == SMOS__NO_FLOW || s->arena.hot[i].class_ == SMOS__CLASS_FREE || !smos__tuple_match(&s->arena.hot[i].tuple, &l->tuple, &from), 0))
         i = smos__table_find(&s->table, s->arena.hot, hash, &l->tuple, &from);
-    if (i == SMOS__NO_FLOW && s->edits.aliases.count) i = smos__alias_find(&s->edits.aliases, &l->tuple, hash, &from);
-    if (i != SMOS__NO_FLOW) {
+    if (__builtin_expect(i == SMOS__NO_FLOW && s->edits.aliases.count, 0)) i = smos__alias_find(&s->edits.aliases, &l->tuple, hash, &from);
+    if (__builtin_expect(i != SMOS__NO_FLOW, 1)) {
         smos__flow_t *f = &s->arena.hot[i];
-        if (smos__flow_expired(s, f, s->now_ns)) {
+        if (__builtin_expect(smos__flow_expired(s, f, s->now_ns), 0)) {
             smos__flow_end(s, i, SMOS_END_IDLE, true);
             i = SMOS__NO_FLOW;
-        } else if (tcp && ((l->tcp_flags & SMOS__SYN && begins_another(f, l, from)) || (f->flags & SMOS__FLOW_SYN_AGAIN && readable && (earlier = smos__reuse_answered(s, i, l, from))))) {
+        } else if (__builtin_expect(tcp && ((l->tcp_flags & SMOS__SYN && begins_another(f, l, from)) || (f->flags & SMOS__FLOW_SYN_AGAIN && readable && (earlier = smos__reuse_answered(s, i, l, from)))), 0)) {
             smos__flow_end(s, i, SMOS_END_IDLE, true);
             i = SMOS__NO_FLOW;
         }
     }
-    if (i == SMOS__NO_FLOW) {
+    if (__builtin_expect(i == SMOS__NO_FLOW, 0)) {
         bool syn = tcp && l->tcp_flags & SMOS__SYN && !(l->tcp_flags & SMOS__RST);
         if (tcp && !syn && !earlier && s->config.midstream == 1) return orphan(s, frame, l);
         from = earlier || (tcp && (l->tcp_flags & (SMOS__SYN | SMOS__ACK)) == (SMOS__SYN | SMOS__ACK)) ? SMOS_SERVER : SMOS_CLIENT;
@@ -328,7 +328,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
     if (__builtin_expect(s->can_send, 0) && f->end[from].packets == 1) smos__edit_note_link(s, i, frame, l, from);
     if (!(f->flags & SMOS__FLOW_TWO_SIDED) && f->end[!from].packets) f->flags |= SMOS__FLOW_TWO_SIDED;
     count_flow_packet(s, l);
-    for (int k = 0; k < l->anomaly_count; k++) smos__anomaly_raise(s, i, l->anomalies[k]);
+    for (int k = 0; __builtin_expect(k < l->anomaly_count, 0); k++) smos__anomaly_raise(s, i, l->anomalies[k]);
     if (__builtin_expect(f->flags & (SMOS__FLOW_RESET | SMOS__FLOW_ENDED), 0)) {
         SMOS__COUNT(s, drop_reset_flow);
         s->verdict = SMOS__DROP;
@@ -340,7 +340,7 @@ smos__counter_t smos__process_layer(smos_shard_t *s, const smos__frame_t *frame,
             if (!s->events.dropped) smos__raise(s, i, SMOS_CONN_START, !from, SMOS_RECEIVER);
             f->flags |= SMOS__FLOW_STARTED_RECEIVER;
         }
-    } else if (tcp && f->flags & SMOS__FLOW_EDITED && !smos__edit_entry(s, i, l, from)) {
+    } else if (__builtin_expect(tcp && f->flags & SMOS__FLOW_EDITED, 0) && !smos__edit_entry(s, i, l, from)) {
         s->events.dropped = true; /* what its receiver should get cannot be told */
     } else if (tcp) {
         process_tcp(s, i, f, l, from, fresh);

@@ -25,7 +25,7 @@ static inline bool process_usual(smos_shard_t *s, const smos__frame_t *frame, sm
 {
     smos__layer_t *l = &d->layer[0];
     if (!one_layer(d) || !mine || !s->plain || s->events.raw || l->flags & SMOS__ICMP_ERROR) return false;
-    if (frame->time_ns > s->now_ns) smos__advance_time(s, frame->time_ns);
+    if (__builtin_expect(frame->time_ns > s->now_ns, 1)) smos__advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
     if (smos__tcp_usual(l) && hint != SMOS__NO_FLOW && smos__process_plain(s, frame, l, hint)) {
@@ -33,7 +33,7 @@ static inline bool process_usual(smos_shard_t *s, const smos__frame_t *frame, sm
         return true;
     }
     smos__counter_t how = smos__process_layer(s, frame, l, hash, hint, true);
-    s->counters[how == SMOS__C_drop_no_memory ? smos__unfollowed(s, how) : how]++;
+    s->counters[__builtin_expect(how == SMOS__C_drop_no_memory, 0) ? smos__unfollowed(s, how) : how]++;
     return true;
 }
 
@@ -103,7 +103,7 @@ static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i,
     smos__ends4_t ends;
     uint32_t hash;
     if (__builtin_expect(s->unchecked, 0)) frame->flags |= s->unchecked;
-    if (alone && smos__decode_plain(frame, d, &ends)) {
+    if (__builtin_expect(alone && smos__decode_plain(frame, d, &ends), alone)) {
         const smos__table_t *t = &s->table;
         hash = smos__hash_all(t, smos__hash_end4(t, ends.source, (uint16_t)ends.ports) + smos__hash_end4(t, ends.destination, (uint16_t)(ends.ports >> 16)), 6 | 4 << 8, 0);
     } else {
@@ -120,7 +120,7 @@ static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i,
 static inline void look_up(smos_shard_t *s, int i, const smos__decoded_t *d)
 {
     uint32_t hint = s->hints[i] = smos__bucket_hint(s->buckets[i], s->hashes[i]);
-    if (hint == SMOS__NO_FLOW) return;
+    if (__builtin_expect(hint == SMOS__NO_FLOW, 0)) return;
     const char *f = (const char *)&s->arena.hot[hint];
     __builtin_prefetch(f, 1);
     __builtin_prefetch(f + LINE, 1);
@@ -147,7 +147,7 @@ static inline __attribute__((always_inline)) void process(smos_shard_t *s, int i
         smos__process_frame(s, frame, d, s->hashes[i], s->hints[i]);
         s->nested = false; /* usual ones never are */
     }
-    if (s->inline_) settle(s, frame);
+    if (__builtin_expect(s->inline_, 0)) settle(s, frame);
 }
 
 
@@ -189,7 +189,7 @@ static inline __attribute__((always_inline)) void stages(smos_shard_t *s, int n,
     for (int at = -2 * BLOCK; at < n; at += BLOCK) {
         smos__decoded_t *d = decoded(s, at + 2 * BLOCK);
         for (int i = at + 2 * BLOCK; i < least(at + 3 * BLOCK, n); i++) {
-            if (ahead.lines) fetch(&ahead);
+            if (__builtin_expect(ahead.lines != 0, 1)) fetch(&ahead);
             decode(s, i, d++, alone);
         }
         d = decoded(s, at + BLOCK);

@@ -42,7 +42,7 @@ static inline void show_packet(smos_shard_t *s)
 /* The same, or what events of a flow have in common that no packet causes. */
 static inline void show(smos_shard_t *s, uint32_t flow)
 {
-    if (s->events.in_packet) {
+    if (__builtin_expect(s->events.in_packet, 1)) {
         show_packet(s);
         return;
     }

@@ -197,7 +197,7 @@ static inline smos__set_t *smos__set_of(const smos_shard_t *s, const smos__flow_
 static inline smos__set_t *smos__raised_in(smos_shard_t *s, smos__set_t *set, smos_event_t event, int side, int hook)
 {
     s->counters[SMOS__C_event_pkt_in + event]++;
-    return __builtin_expect(set->mask[hook][side] & SMOS_BIT(event), 0) ? set : NULL;
+    return set->mask[hook][side] & SMOS_BIT(event) ? set : NULL;
 }
 
 static inline smos__set_t *smos__raised(smos_shard_t *s, const smos__flow_t *f, smos_event_t event, int side, int hook) { return smos__raised_in(s, smos__set_of(s, f), event, side, hook); }
@@ -206,19 +206,19 @@ static inline smos__set_t *smos__raised(smos_shard_t *s, const smos__flow_t *f, 
 static inline void smos__raise(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook)
 {
     smos__set_t *set = smos__raised(s, &s->arena.hot[flow], event, side, hook);
-    if (set && !s->events.dropped) smos__raise_wanted(s, set, event, SMOS__WHAT(event, side, hook));
+    if (__builtin_expect(set != NULL, 0) && !s->events.dropped) smos__raise_wanted(s, set, event, SMOS__WHAT(event, side, hook));
 }
 
 static inline void smos__raise_detail(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, uint32_t detail)
 {
     smos__set_t *set = smos__raised(s, &s->arena.hot[flow], event, side, hook);
-    if (set) smos__raise_detail_wanted(s, set, flow, SMOS__WHAT(event, side, hook), detail);
+    if (__builtin_expect(set != NULL, 0)) smos__raise_detail_wanted(s, set, flow, SMOS__WHAT(event, side, hook), detail);
 }
 
 static inline void smos__raise_bytes(smos_shard_t *s, uint32_t flow, smos_event_t event, int side, int hook, const uint8_t *data, uint64_t length, uint64_t offset, uint32_t detail)
 {
     smos__set_t *set = smos__raised(s, &s->arena.hot[flow], event, side, hook);
-    if (set) smos__raise_bytes_wanted(s, set, flow, SMOS__WHAT(event, side, hook), data, length, offset, detail);
+    if (__builtin_expect(set != NULL, 1)) smos__raise_bytes_wanted(s, set, flow, SMOS__WHAT(event, side, hook), data, length, offset, detail);
 }
 
 /* api_timers.c: calls the timers that packet time has come to. */
@@ -227,10 +227,10 @@ void smos__timers_arm(smos_shard_t *, smos_box_t *); /* those that its init() se
 
 static inline void smos__advance_time(smos_shard_t *s, int64_t time_ns)
 {
-    if (!s->now_ns) {
+    if (__builtin_expect(!s->now_ns, 0)) {
         s->expire_ns = time_ns;
         smos__timers_shift(&s->timers, time_ns);
-    } else if (time_ns - s->now_ns > s->config.max_jump_ns) {
+    } else if (__builtin_expect(time_ns - s->now_ns > s->config.max_jump_ns, 0)) {
         smos__anomaly_raise(s, SMOS__NO_FLOW, SMOS__ANOMALY_TIME_JUMP);
     }
     s->now_ns = time_ns;

@@ -56,7 +56,7 @@ void smos__sink_data(void *context, int receiver, const uint8_t *data, uint32_t 
     if (compared > most) most = compared;
     if (__builtin_expect(most, 0)) keep_history(s, receiver, most, data, length, offset);
     smos__raise_bytes(s, s->flow, SMOS_NEW_DATA, receiver, SMOS_NO_HOOK, data, length, offset, 0);
-    if (s->events.dropped) s->arena.hot[s->flow].flags |= SMOS__FLOW_BLOCKED;
+    if (__builtin_expect(s->events.dropped, 0)) s->arena.hot[s->flow].flags |= SMOS__FLOW_BLOCKED;
 }
 
 

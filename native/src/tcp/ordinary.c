@@ -39,7 +39,7 @@ static inline void acknowledge(smos__tcp_t *t, smos__endpoint_t *p, uint32_t ack
 static uint32_t syn(smos__tcp_t *t, const smos__layer_t *l)
 {
     smos__endpoint_t *e = &t->flow->end[SMOS_CLIENT], *p = &t->flow->end[SMOS_SERVER];
-    if (smos__state_word(e) != FRESH || smos__state_word(p) != FRESH) return 0;
+    if (__builtin_expect(smos__state_word(e) != FRESH || smos__state_word(p) != FRESH, 0)) return 0;
     if (t->config->detail & SMOS_DETAIL_ANOMALIES) smos__tcp_notice(t, l, SMOS_CLIENT);
     begin(t, e, l, SMOS_CLIENT);
     e->state = SMOS_TCP_SYN_SENT;
@@ -51,8 +51,8 @@ static uint32_t syn_ack(smos__tcp_t *t, const smos__layer_t *l)
 {
     smos__endpoint_t *e = &t->flow->end[SMOS_SERVER], *p = &t->flow->end[SMOS_CLIENT];
     const uint32_t need = SMOS__FLAGS(SMOS__EP_SYN | SMOS__EP_BASE | SMOS__EP_WINDOW), never = SMOS__FLAGS(ODD | SMOS__EP_ACKED), peers = smos__state_word(p);
-    if (smos__state_word(e) != (FRESH | SMOS__STATE(SMOS_TCP_SYN_RECEIVED)) || STATE_OF(peers) != SMOS_TCP_SYN_SENT || (peers & (need | never)) != need) return 0;
-    if (l->ack != p->isn + 1 || p->snd_nxt != l->ack || p->rcv_nxt != l->ack) return 0;
+    if (__builtin_expect(smos__state_word(e) != (FRESH | SMOS__STATE(SMOS_TCP_SYN_RECEIVED)) || STATE_OF(peers) != SMOS_TCP_SYN_SENT || (peers & (need | never)) != need, 0)) return 0;
+    if (__builtin_expect(l->ack != p->isn + 1 || p->snd_nxt != l->ack || p->rcv_nxt != l->ack, 0)) return 0;
     if (t->config->detail & SMOS_DETAIL_ANOMALIES) smos__tcp_notice(t, l, SMOS_SERVER);
     begin(t, e, l, SMOS_SERVER);
     acknowledge(t, p, l->ack, SMOS_SERVER);
@@ -65,9 +65,9 @@ static uint32_t opened(smos__tcp_t *t, const smos__layer_t *l, uint32_t mine, ui
 {
     smos__endpoint_t *e = &t->flow->end[SMOS_CLIENT], *p = &t->flow->end[SMOS_SERVER];
     const uint32_t need = SMOS__FLAGS(SMOS__EP_SYN | SMOS__EP_BASE | SMOS__EP_WINDOW), never = SMOS__FLAGS(ODD), acked = SMOS__FLAGS(SMOS__EP_ACKED);
-    if (STATE_OF(mine) != SMOS_TCP_ESTABLISHED || (mine & (need | never | acked)) != (need | acked) || (peers & (need | never | acked)) != need) return 0;
-    if (l->seq != e->snd_nxt || e->rcv_nxt != l->seq || e->snd_una != l->seq || l->ack != p->isn + 1 || p->snd_nxt != l->ack || p->rcv_nxt != l->ack) return 0;
-    if (t->flow->flags & SMOS__FLOW_SETUP || !smos__tcp_fast_timestamp(e, l, mine, mine & peers)) return 0;
+    if (__builtin_expect(STATE_OF(mine) != SMOS_TCP_ESTABLISHED || (mine & (need | never | acked)) != (need | acked) || (peers & (need | never | acked)) != need, 0)) return 0;
+    if (__builtin_expect(l->seq != e->snd_nxt || e->rcv_nxt != l->seq || e->snd_una != l->seq || l->ack != p->isn + 1 || p->snd_nxt != l->ack || p->rcv_nxt != l->ack, 0)) return 0;
+    if (__builtin_expect(t->flow->flags & SMOS__FLOW_SETUP || !smos__tcp_fast_timestamp(e, l, mine, mine & peers), 0)) return 0;
     if (t->config->detail & SMOS_DETAIL_ANOMALIES) smos__tcp_notice(t, l, SMOS_CLIENT);
     smos__tcp_fast_take_timestamp(e, l, t->now_ns);
     acknowledge(t, p, l->ack, SMOS_CLIENT);
@@ -92,14 +92,14 @@ static uint32_t closing(smos__tcp_t *t, const smos__layer_t *l, int from, uint32
     const uint32_t own_fin = mine / SMOS__FLAGS(SMOS__EP_FIN) & 1, peers_fin = peers / SMOS__FLAGS(SMOS__EP_FIN) & 1;
     const bool fin = l->tcp_flags & SMOS__FIN;
     __asm__("" : "+r"(e), "+r"(p)); /* as pointers: they are not worked out again for each field */
-    if (((mine & peers) & need) != need || (mine | peers) & never || STATE_OF(mine) < SMOS_TCP_ESTABLISHED || STATE_OF(peers) < SMOS_TCP_ESTABLISHED) return 0;
-    if (fin ? STATE_OF(mine) != SMOS_TCP_ESTABLISHED && STATE_OF(mine) != SMOS_TCP_CLOSE_WAIT : !(own_fin | peers_fin)) return 0;
-    if ((l->seq ^ e->snd_nxt) | missing(e, mine, own_fin) | missing(p, peers, peers_fin) | (own_fin & fin) | (t->flow->flags & SMOS__FLOW_REFUSED) | t->config->gaps_at_once) return 0;
+    if (__builtin_expect(((mine & peers) & need) != need || (mine | peers) & never || STATE_OF(mine) < SMOS_TCP_ESTABLISHED || STATE_OF(peers) < SMOS_TCP_ESTABLISHED, 0)) return 0;
+    if (__builtin_expect(fin ? STATE_OF(mine) != SMOS_TCP_ESTABLISHED && STATE_OF(mine) != SMOS_TCP_CLOSE_WAIT : !(own_fin | peers_fin), 0)) return 0;
+    if (__builtin_expect((l->seq ^ e->snd_nxt) | missing(e, mine, own_fin) | missing(p, peers, peers_fin) | (own_fin & fin) | (t->flow->flags & SMOS__FLOW_REFUSED) | t->config->gaps_at_once, 0)) return 0;
     /* Between the peer's last byte and its FIN, or short of both: whether that acknowledges a FIN that was sent twice, the cold record tells. */
-    if (peers_fin && l->ack != p->snd_nxt && l->ack != p->snd_una) return 0;
-    if (!(t->flow->flags & SMOS__FLOW_SETUP) && mine & peers & SMOS__FLAGS(SMOS__EP_SYN)) return 0;
+    if (__builtin_expect(peers_fin && l->ack != p->snd_nxt && l->ack != p->snd_una, 0)) return 0;
+    if (__builtin_expect(!(t->flow->flags & SMOS__FLOW_SETUP) && mine & peers & SMOS__FLAGS(SMOS__EP_SYN), 0)) return 0;
     uint32_t window;
-    if (!smos__tcp_fast_numbers(e, p, l, mine, mine & peers, &window)) return 0;
+    if (__builtin_expect(!smos__tcp_fast_numbers(e, p, l, mine, mine & peers, &window), 0)) return 0;
     if (t->config->detail & SMOS_DETAIL_ANOMALIES) smos__tcp_notice(t, l, from);
     uint32_t facts = SMOS__TCP_VALID;
     smos__tcp_fast_take_timestamp(e, l, t->now_ns);
@@ -120,7 +120,7 @@ static uint32_t closing(smos__tcp_t *t, const smos__layer_t *l, int from, uint32
 
 uint32_t smos__tcp_ordinary(smos__tcp_t *t, const smos__layer_t *l, int from)
 {
-    if (l->payload_len || !l->window || l->flags & SMOS__HAS_TFO) return 0;
+    if (__builtin_expect(l->payload_len || !l->window || l->flags & SMOS__HAS_TFO, 0)) return 0;
     const uint32_t mine = smos__state_word(&t->flow->end[from]), peers = smos__state_word(&t->flow->end[!from]);
     switch (l->tcp_flags & (SMOS__SYN | SMOS__FIN | SMOS__RST | SMOS__URG | SMOS__ACK)) {
     case SMOS__SYN: return from == SMOS_CLIENT ? syn(t, l) : 0;

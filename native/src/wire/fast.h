@@ -42,19 +42,19 @@ static inline __attribute__((always_inline)) void smos__mapped(uint8_t out[16], 
 static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const smos__frame_t *frame, uint32_t link, uint16_t outer, uint16_t inner, smos__decoded_t *out, smos__ends4_t *ends)
 {
     const uint8_t *ip = frame->data + link, *tcp = ip + SMOS__IPV4;
-    if (ip[0] != 0x45 || ip[9] != 6 || smos__be16(ip + 6) & 0xbfff) return false;
+    if (__builtin_expect(ip[0] != 0x45 || ip[9] != 6 || smos__be16(ip + 6) & 0xbfff, 0)) return false;
     uint32_t length = smos__be16(ip + 2), header = (uint32_t)(tcp[12] >> 4) * 4;
-    if (length > frame->caplen - link || length < SMOS__IPV4 + header || header < 20) return false;
-    if (tcp[12] & 0x0f) return false; /* reserved bits */
+    if (__builtin_expect(length > frame->caplen - link || length < SMOS__IPV4 + header || header < 20, 0)) return false;
+    if (__builtin_expect(tcp[12] & 0x0f, 0)) return false; /* reserved bits */
     uint32_t flags = SMOS__L4_WHOLE, source, destination;
     memcpy(&source, ip + 12, 4);
     memcpy(&destination, ip + 16, 4);
-    if (frame->flags & SMOS__FRAME_NO_CHECKSUM) {
+    if (__builtin_expect(frame->flags & SMOS__FRAME_NO_CHECKSUM, 0)) {
         flags |= SMOS__UNCHECKED;
     } else {
         uint64_t pseudo = (uint64_t)source + destination + __builtin_bswap16(6) + __builtin_bswap16((uint16_t)(length - SMOS__IPV4));
         /* A right header adds nothing, so both are summed as one: at least 32 bytes. */
-        if (!smos__sum_right(smos__sum64(ip, SMOS__IPV4, 0)) || !smos__sum_right(smos__sum_blocks(ip, length, pseudo))) return false;
+        if (__builtin_expect(!smos__sum_right(smos__sum64(ip, SMOS__IPV4, 0)) || !smos__sum_right(smos__sum_blocks(ip, length, pseudo)), 0)) return false;
     }
     smos__layer_t *l = &out->layer[0];
     smos__put32(&l->mss, 0);         /* and wscale, sack_blocks */
@@ -65,7 +65,7 @@ static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const sm
         l->tsecr = smos__be32(tcp + 28);
     } else if (header > 20) {
         uint32_t found = smos__usual_options(tcp + 20, header - 20, tcp[13] & SMOS__SYN, l);
-        if (found == SMOS__UNUSUAL) return false;
+        if (__builtin_expect(found == SMOS__UNUSUAL, 0)) return false;
         flags |= found;
     }
     if ((ip[1] & 3) == 3) flags |= SMOS__ECN_CE;
@@ -109,7 +109,7 @@ static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const sm
 /* Frames without a tag. */
 static inline __attribute__((always_inline)) bool smos__decode_plain(const smos__frame_t *frame, smos__decoded_t *out, smos__ends4_t *ends)
 {
-    if (frame->linktype != 1 || frame->caplen < SMOS__ETHERNET + SMOS__IPV4 + 20 || smos__be16(frame->data + 12) != 0x0800) return false;
+    if (__builtin_expect(frame->linktype != 1 || frame->caplen < SMOS__ETHERNET + SMOS__IPV4 + 20 || smos__be16(frame->data + 12) != 0x0800, 0)) return false;
     return smos__decode_ipv4_tcp(frame, SMOS__ETHERNET, 0, 0, out, ends);
 }
 

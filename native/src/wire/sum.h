@@ -62,7 +62,7 @@ static inline __attribute__((always_inline)) uint64_t smos__sum_blocks(const uin
 {
     const uint8_t *last = p + n - 32;
     const uint8_t *mask = smos__sum_mask + (n & 31);
-    if (n >= SMOS__SUM_LONG) {
+    if (__builtin_expect(n >= SMOS__SUM_LONG, 0)) {
         sum = smos__sum_long(p, n & ~63u, sum);
         p += n & ~63u;
     }
