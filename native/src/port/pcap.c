@@ -20,22 +20,21 @@ static inline uint32_t u32(const uint8_t *p, bool swapped)
 static inline __attribute__((always_inline)) int receive_whole(smos__capture_t *c, smos__frame_t *burst, int max, bool swapped)
 {
     smos__source_t *s = c->source;
-    const uint8_t *at = s->at, *ahead = s->ahead;
+    const uint8_t *at = s->at, *ahead = s->ahead, *const end = s->end;
     const uint32_t header = c->record_header, snaplen = c->snaplen, tick_ns = c->tick_ns;
-    const uint64_t packets = c->packets;
     const uint16_t linktype = c->linktype;
-    uint64_t bytes = 0, backward = 0;
+    uint64_t bytes = 0, backward = 0, number = c->packets;
     int64_t last_ns = c->last_ns;
-    int n = 0;
-    for (; n < max && (size_t)(s->end - at) >= header; n++) {
+    smos__frame_t *f = burst;
+    for (const smos__frame_t *full = burst + max; f != full && (size_t)(end - at) >= header; f++) {
         uint32_t caplen = u32(at + 8, swapped), len = u32(at + 12, swapped);
-        if (caplen > SMOS__MAX_CAPLEN || (size_t)(s->end - at) < (size_t)header + caplen) break;
+        if (__builtin_expect(caplen > SMOS__MAX_CAPLEN || (size_t)(end - at) < (size_t)header + caplen, 0)) break;
         int64_t time_ns = (int64_t)u32(at, swapped) * 1000000000 + (int64_t)u32(at + 4, swapped) * tick_ns;
         const uint8_t *data = at + header;
         at = data + caplen;
         if (caplen > snaplen) caplen = snaplen;
         if (len < caplen) len = caplen;
-        burst[n] = (smos__frame_t){ .data = data, .caplen = caplen, .len = len, .time_ns = time_ns, .number = packets + (uint64_t)n + 1, .linktype = linktype };
+        *f = (smos__frame_t){ .data = data, .caplen = caplen, .len = len, .time_ns = time_ns, .number = ++number, .linktype = linktype };
         bytes += len;
         backward += time_ns < last_ns;
         last_ns = time_ns;
@@ -43,11 +42,11 @@ static inline __attribute__((always_inline)) int receive_whole(smos__capture_t *
     }
     s->at = at;
     s->ahead = ahead;
-    c->packets += (uint64_t)n;
+    c->packets = number;
     c->port.stats.bytes += bytes;
     c->port.stats.time_backward += backward;
     c->last_ns = last_ns;
-    return n;
+    return (int)(f - burst);
 }
 
 
