@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -128,6 +130,38 @@ def json_of(text: str) -> Result:
     """The JSON object in the last line."""
     result: Result = json.loads(_last_line(text, "{}"))
     return result
+
+
+def measure_whole(command: Sequence[str | Path]) -> Result:
+    """The same; `cpu_ns` is then of the whole process, as who waited for it is told."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = measure(command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return {**result, "cpu_ns": round(spent * 1e9)}
+
+
+def read_back(path: Path) -> None:
+    """Has the page cache hold a file as it was read from the disk: in large folios where the file system has them."""
+    with path.open("rb", buffering=0) as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while file.read(2**20):
+            pass
+
+
+@contextmanager
+def in_pages(made: Capture) -> Iterator[Capture]:
+    """A copy that the page cache holds in single pages: as it was written, a page at a time."""
+    copy = made.path.with_suffix(".pages")
+    try:
+        with made.path.open("rb") as source, copy.open("wb", buffering=0) as file:
+            while page := source.read(4096):
+                file.write(page)
+        yield Capture(copy, made.truth)
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def warm(setup: Setup, mebibytes: int) -> None:

@@ -19,8 +19,10 @@ from common import (
     capture,
     check_counts,
     floor_slots,
-    measure,
+    in_pages,
+    measure_whole,
     program,
+    read_back,
     warm,
 )
 
@@ -29,7 +31,7 @@ MEBIBYTES = 64  # more than any of the programs touches
 
 def _checked(setup: Setup, command: list[str | Path], made: Capture, who: str, streams: bool) -> Result:
     warm(setup, MEBIBYTES)
-    result = measure(command)
+    result = measure_whole(command)
     check_counts(result, made, streams=streams, who=who)
     return result
 
@@ -54,9 +56,23 @@ def _programs(setup: Setup, made: Capture, report: Report) -> dict[str, Callable
     return found
 
 
-def _compare(setup: Setup, report: Report, kind: str, judged: bool) -> None:
+def _made(setup: Setup, kind: str) -> Capture:
     size = setup.scaled(50_000)
-    made = capture(setup, kind, connections=size, open=min(4096, size))
+    return capture(setup, kind, connections=size, open=min(4096, size))
+
+
+def _as_read(setup: Setup, report: Report, kind: str, judged: bool) -> None:
+    made = _made(setup, kind)
+    read_back(made.path)
+    _compare(setup, report, kind, made, judged)
+
+
+def _as_written(setup: Setup, report: Report) -> None:
+    with in_pages(_made(setup, "http")) as made:
+        _compare(setup, report, "http in pages", made, judged=True)
+
+
+def _compare(setup: Setup, report: Report, kind: str, made: Capture, judged: bool) -> None:
     programs = _programs(setup, made, report)
     all_results = alternate(setup.runs, programs)
     for name in all_results.keys() & {"engine: deliver", "engine: track"}:
@@ -80,9 +96,11 @@ def main() -> int:
         f"CPU nanoseconds per packet, one core, medians of {setup.runs} alternating runs",
         ("capture", "program", "median", "least", "spread", "engine / it"),
     )
-    report.attempt(lambda: _compare(setup, report, "http", judged=True))
-    report.attempt(lambda: _compare(setup, report, "ooo", judged=False))
+    report.attempt(lambda: _as_read(setup, report, "http", judged=True))
+    report.attempt(lambda: _as_written(setup, report))
+    report.attempt(lambda: _as_read(setup, report, "ooo", judged=False))
     report.notes.append("Whole processes: start-up, page faults and tear-down included. Counts are the generator's.")
+    report.notes.append("The files were read from the disk; in pages: a copy written a page at a time, each mapped by itself.")
     return report.finish(setup)
 
 
