@@ -100,7 +100,7 @@ def main() -> int:
     report.attempt(lambda: _as_written(setup, report))
     report.attempt(lambda: _as_read(setup, report, "ooo", judged=False))
     report.notes.append("Whole processes: start-up, page faults and tear-down included. Counts are the generator's.")
-    report.notes.append("The files were read from the disk; in pages: a copy written a page at a time, each mapped by itself.")
+    report.notes.append("The files were read from the disk; in pages: a copy that was written a page at a time.")
     return report.finish(setup)
 
 

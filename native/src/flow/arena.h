@@ -42,6 +42,7 @@ static inline void smos__arena_fetch(const smos__arena_t *a, uint32_t index)
     const char *f = (const char *)&a->hot[index], *c = (const char *)&a->cold[index];
     for (size_t line = 0; line < sizeof *a->hot; line += 64) __builtin_prefetch(f + line, 1);
     for (size_t line = 0; line < sizeof *a->cold; line += 64) __builtin_prefetch(c + line, 1);
+    __builtin_prefetch(c + sizeof *a->cold - 1, 1); /* records do not begin with a line */
 }
 
 /* Torn-write marks (see DESIGN: generation is odd while a slot is written). */

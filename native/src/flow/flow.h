@@ -1,7 +1,7 @@
 /* flow.h: what a flow is in memory.
  *
  * A flow is three records of one index: the hot one (three cache lines: key, client, server), read and written for every packet,
- * the cold one (three more), and what Zeek's conn.log tells of it, which nobody touches where nobody asked for history. They lie in the
+ * the cold one, and what Zeek's conn.log tells of it, which nobody touches where nobody asked for history. They lie in the
  * state segment, hold no process address and refer to each other by 32-bit index, so the segment means the same wherever it is mapped. flow/ knows nothing of TCP's rules; tcp/ fills the endpoints.
  */
 #ifndef SMOS__FLOW_H
@@ -137,7 +137,7 @@ typedef struct smos__flow_cold {
     uint32_t hash;     /* of the table */
     uint32_t next_free; /* slot, while this one is free */
     smos__endpoint_cold_t end[2];
-} __attribute__((aligned(64))) smos__flow_cold_t;
+} smos__flow_cold_t;
 
 typedef struct smos__flow_conn {
     smos__zeek_t zeek;
@@ -155,7 +155,7 @@ static inline void smos__add_missing(smos__endpoint_cold_t *c, uint64_t bytes)
 
 _Static_assert(sizeof(smos__endpoint_t) == 64, "an endpoint is one cache line");
 _Static_assert(sizeof(smos__flow_t) == 192, "a hot flow is three cache lines");
-_Static_assert(sizeof(smos__endpoint_cold_t) == 72 && sizeof(smos__flow_cold_t) == 192, "a cold flow is three cache lines");
-_Static_assert(sizeof(smos__flow_t) + sizeof(smos__flow_cold_t) + sizeof(smos__flow_conn_t) <= 496, "a flow stays within 512 bytes all told");
+_Static_assert(sizeof(smos__endpoint_cold_t) == 72 && sizeof(smos__flow_cold_t) == 176, "a cold flow is less than three cache lines");
+_Static_assert(sizeof(smos__flow_t) + sizeof(smos__flow_cold_t) + sizeof(smos__flow_conn_t) <= 472, "a flow stays within 512 bytes all told");
 
 #endif

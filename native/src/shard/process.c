@@ -135,6 +135,7 @@ static inline void look_up(smos_shard_t *s, int i, const smos__decoded_t *d)
     bool cold = d->layer[0].tcp_flags & s->need_cold;
     const char *rest = (const char *)((uintptr_t)f ^ (((uintptr_t)f ^ (uintptr_t)c) & -(uintptr_t)cold));
     for (size_t at = 0; at < sizeof(smos__flow_cold_t); at += LINE) __builtin_prefetch(rest + at, 1);
+    __builtin_prefetch(rest + ((sizeof(smos__flow_cold_t) - 1) & -(size_t)cold), 1); /* records do not begin with a line */
 }
 
 
