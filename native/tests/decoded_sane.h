@@ -8,6 +8,7 @@
 
 #include "event/anomaly.h"
 #include "wire/decode.h"
+#include "wire/owner.h"
 
 #define SANE(condition) \
     do { \

@@ -5,6 +5,7 @@
 #include "captures.h"
 #include "shardmos/engine.h"
 #include "wire/decode.h"
+#include "wire/owner.h"
 
 #define MICRO 0xa1b2c3d4u
 #define SECOND 1000000000ll

@@ -10,6 +10,7 @@
 #include "port/ring.h"
 #include "shardmos/engine.h"
 #include "wire/decode.h"
+#include "wire/owner.h"
 
 #define MAX_WORKERS 256
 #define CLOCK_STEP_NS 100000000 /* a worker that gets no packets still learns the time this often */

@@ -58,18 +58,15 @@ static void settle(smos_shard_t *s, smos__frame_t *frame)
 }
 
 
-/* Several workers read the same capture: a plain frame of another one's is not worth decoding. What is left of it says that it was one, and whose. */
-static bool others(smos_shard_t *s, int i, smos__decoded_t *d)
+/* Known before a frame is decoded: its only layer is this worker's; or another one's, who reads the same capture: then it is not worth decoding. */
+typedef enum { NOBODY_KNOWS, MINE, NOT_MINE } whose_t;
+
+static inline whose_t whose(const smos_shard_t *s, const smos__frame_t *frame)
 {
-    smos_tuple_t tuple;
-    if (!smos__peek_tuple(&s->frames[i], &tuple)) return false;
-    uint32_t hash = smos__owner_hash(&tuple, s->config.owner_seed);
-    s->mine[i] = smos__owner(hash, s->config.workers) == s->config.worker;
-    if (s->mine[i]) return false;
-    d->result = SMOS__WIRE_OK;
-    d->layers = d->anomaly_count = d->fragments = 0;
-    d->owner_hash = hash;
-    return true;
+    uint32_t hash;
+    if (frame->flags & ~SMOS__FRAME_NO_CHECKSUM || !smos__peek_owner(frame, s->owner_begun, &hash)) return NOBODY_KNOWS;
+    if (smos__owner(hash, s->config.workers) == s->config.worker) return MINE;
+    return s->handover ? NOBODY_KNOWS : NOT_MINE;
 }
 
 
@@ -79,8 +76,6 @@ static bool others(smos_shard_t *s, int i, smos__decoded_t *d)
 static __attribute__((noinline)) uint32_t decode_any(smos_shard_t *s, int i, smos__decoded_t *d)
 {
     smos__frame_t *frame = &s->frames[i];
-    s->mine[i] = s->config.workers == 1;
-    if (!s->mine[i] && !s->handover && others(s, i, d)) return 0;
     if (s->handover && frame->flags & SMOS__FRAME_CARRIES) {
         smos__handover_decode(s, frame, d);
     } else if (!smos__decode_fast(frame, d)) {
@@ -103,7 +98,8 @@ static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i,
     smos__ends4_t ends;
     uint32_t hash;
     if (__builtin_expect(s->unchecked, 0)) frame->flags |= s->unchecked;
-    if (__builtin_expect(alone && smos__decode_plain(frame, d, &ends), alone)) {
+    if (!alone && (s->whose[i] = (uint8_t)whose(s, frame)) == NOT_MINE) return;
+    if (__builtin_expect((alone || s->whose[i] == MINE) && smos__decode_plain(frame, d, &ends), 1)) {
         const smos__table_t *t = &s->table;
         hash = smos__hash_all(t, smos__hash_end4(t, ends.source, (uint16_t)ends.ports) + smos__hash_end4(t, ends.destination, (uint16_t)(ends.ports >> 16)), 6 | 4 << 8, 0);
     } else {
@@ -117,8 +113,9 @@ static inline __attribute__((always_inline)) void decode(smos_shard_t *s, int i,
 
 /* Where the flow probably is; that of a frame without a layer of its own, or with several, is not asked for. The bucket may have been split since: then it is
  * not there. */
-static inline void look_up(smos_shard_t *s, int i, const smos__decoded_t *d)
+static inline __attribute__((always_inline)) void look_up(smos_shard_t *s, int i, const smos__decoded_t *d, bool alone)
 {
+    if (!alone && s->whose[i] == NOT_MINE) return;
     uint32_t hint = s->hints[i] = smos__bucket_hint(s->buckets[i], s->hashes[i]);
     if (__builtin_expect(hint == SMOS__NO_FLOW, 0)) return;
     const char *f = (const char *)&s->arena.hot[hint];
@@ -144,7 +141,10 @@ static inline __attribute__((always_inline)) void process(smos_shard_t *s, int i
     smos__frame_t *frame = &s->frames[i];
     s->verdict = SMOS__PASS;
     s->edits.active = false;
-    if (!process_usual(s, frame, d, alone || s->mine[i], s->hashes[i], s->hints[i])) {
+    if (!alone && s->whose[i] == NOT_MINE) {
+        if (frame->time_ns > s->now_ns) smos__advance_time(s, frame->time_ns);
+        s->verdict = SMOS__DROP; /* here */
+    } else if (!process_usual(s, frame, d, alone || s->whose[i] == MINE, s->hashes[i], s->hints[i])) {
         smos__process_frame(s, frame, d, s->hashes[i], s->hints[i]);
         s->nested = false; /* usual ones never are */
     }
@@ -195,7 +195,7 @@ static inline __attribute__((always_inline)) void stages(smos_shard_t *s, int n,
         }
         d = decoded(s, at + BLOCK);
         if (at >= -BLOCK)
-            for (int i = at + BLOCK; i < least(at + 2 * BLOCK, n); i++) look_up(s, i, d++);
+            for (int i = at + BLOCK; i < least(at + 2 * BLOCK, n); i++) look_up(s, i, d++, alone);
         d = decoded(s, at);
         if (at >= 0)
             for (int i = at; i < least(at + BLOCK, n); i++) process(s, i, d++, alone);

@@ -123,6 +123,7 @@ smos_shard_t *smos_shard_create(const smos_config_t *config, char *error)
                                   config->acked_gaps == SMOS_GAPS_AT_ONCE || (config->acked_gaps == SMOS_GAPS_AUTO && config->live), config->flow_full, config->worker_full};
     smos__prefixes_sort(s->config.overlap_prefixes, s->config.overlap_prefix_count);
     smos__prefixes_sort(s->config.defrag_prefixes, s->config.defrag_prefix_count);
+    s->owner_begun = smos__owner_begin4(config->owner_seed);
     set_timeouts(s);
     int status = smos__region_map(&s->state_region, config->state_fd, smos__arena_bytes((uint32_t)config->max_flows, config->buffer_bytes));
     if (!status) {

@@ -20,6 +20,7 @@
 #include "tcp/tcp.h"
 #include "wire/decode.h"
 #include "wire/defrag.h"
+#include "wire/owner.h"
 
 typedef enum smos__counter {
 #define SMOS__COUNTER(id, name) SMOS__C_##id,
@@ -94,7 +95,8 @@ struct smos_shard {
     uint32_t hashes[SMOS__BURST];
     const smos__bucket_t *buckets[SMOS__BURST]; /* of the hashes */
     uint32_t hints[SMOS__BURST]; /* where the flow probably is */
-    bool mine[SMOS__BURST];      /* known before it is decoded: the frame's only layer is this worker's */
+    uint8_t whose[SMOS__BURST];  /* as process.c has it */
+    uint32_t owner_begun;        /* smos__owner_begin4 */
 
     /* the packet under the hand */
     bool closed; /* nothing passes: the modules that would judge it rest */

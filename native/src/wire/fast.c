@@ -75,23 +75,3 @@ bool smos__decode_fast(const smos__frame_t *frame, smos__decoded_t *out)
     uint32_t type = smos__be16(frame->data + 12);
     return type == 0x0800 ? smos__decode_ipv4_tcp(frame, SMOS__ETHERNET, 0, 0, out, &ends) : tagged(frame, type, out);
 }
-
-bool smos__peek_tuple(const smos__frame_t *frame, smos_tuple_t *out)
-{
-    const uint8_t *ip = frame->data + SMOS__ETHERNET, *tcp = ip + SMOS__IPV4;
-    if (frame->linktype != 1 || frame->caplen < SMOS__ETHERNET + SMOS__IPV4 + 20 || smos__be16(frame->data + 12) != 0x0800) return false;
-    if (ip[0] != 0x45 || ip[9] != 6 || smos__be16(ip + 6) & 0xbfff) return false;
-    uint32_t length = smos__be16(ip + 2), header = (uint32_t)(tcp[12] >> 4) * 4, source, destination;
-    if (header < 20 || length > frame->caplen - SMOS__ETHERNET || length < SMOS__IPV4 + header) return false;
-    memcpy(&source, ip + 12, 4);
-    memcpy(&destination, ip + 16, 4);
-    smos__mapped(out->src, source);
-    smos__mapped(out->dst, destination);
-    out->sport = smos__be16(tcp);
-    out->dport = smos__be16(tcp + 2);
-    out->proto = 6;
-    out->version = 4;
-    out->vlan = 0;
-    out->tunnel = 0;
-    return true;
-}

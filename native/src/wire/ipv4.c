@@ -1,5 +1,6 @@
 /* ipv4.c: RFC 791. */
 #include "wire/defrag.h"
+#include "wire/owner.h"
 #include "wire/walk.h"
 
 /* Options: only a source route changes what comes after. */

@@ -1,21 +1,21 @@
-/* owner.c: who owns a flow. 32-bit adds, multiplies, xors and shifts only, so that a cBPF program can compute it. */
+#include "wire/owner.h"
+
 #include "wire/bytes.h"
-#include "wire/decode.h"
 
 uint32_t smos__owner_hash(const smos_tuple_t *t, uint32_t seed)
 {
     uint32_t h = seed;
-    for (int i = 0; i < 16; i += 4) { /* sum and xor are the same in both directions */
+    for (int i = 0; i < 16; i += 4) {
         uint32_t a = smos__be32(t->src + i), b = smos__be32(t->dst + i);
-        h = (h ^ (a + b)) * 0x9e3779b1u;
-        h = (h ^ (a ^ b)) * 0x85ebca6bu;
+        h = smos__owner_add(h, a + b, a ^ b);
     }
-    uint32_t a = t->sport, b = t->dport;
-    h = (h ^ ((a + b) << 8) ^ t->proto) * 0x9e3779b1u;
-    h = (h ^ (a ^ b)) * 0x85ebca6bu;
-    h ^= h >> 16;
-    h *= 0x85ebca6bu;
-    h ^= h >> 13;
-    h *= 0xc2b2ae35u;
-    return h ^ h >> 16;
+    return smos__owner_end(h, t->sport, t->dport, t->proto);
+}
+
+
+uint32_t smos__owner_begin4(uint32_t seed)
+{
+    uint32_t h = smos__owner_add(seed, 0, 0); /* ::ffff:0:0/96, where IPv4 addresses lie in a tuple */
+    h = smos__owner_add(h, 0, 0);
+    return smos__owner_add(h, 0xffffu + 0xffffu, 0);
 }
