@@ -65,12 +65,14 @@ int smos__capture_check_linktype(smos__capture_t *, uint32_t linktype);
 /* The LINKTYPE_ value of the field in a file: without the bits about the frame check sequence, the raw IP of other systems as ours. */
 uint16_t smos__capture_linktype(uint32_t field);
 
-static inline uint32_t smos__u32(const smos__capture_t *c, const uint8_t *p)
+static inline uint32_t smos__u32_as(const uint8_t *p, bool swapped)
 {
     uint32_t v;
     __builtin_memcpy(&v, p, sizeof v);
-    return c->swapped ? __builtin_bswap32(v) : v;
+    return swapped ? __builtin_bswap32(v) : v;
 }
+
+static inline uint32_t smos__u32(const smos__capture_t *c, const uint8_t *p) { return smos__u32_as(p, c->swapped); }
 
 static inline uint16_t smos__u16(const smos__capture_t *c, const uint8_t *p)
 {

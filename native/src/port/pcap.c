@@ -2,18 +2,9 @@
  * is what libpcap takes for it. */
 #include "port/capture.h"
 
-#include <string.h>
-
 enum { MAGIC_MICRO = 0xa1b2c3d4, MAGIC_NANO = 0xa1b23c4d, MAGIC_MODIFIED = 0xa1b2cd34 /* Kuznetsov's: longer records */ };
 
 #define FILE_HEADER 24
-
-static inline uint32_t u32(const uint8_t *p, bool swapped)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return swapped ? __builtin_bswap32(v) : v;
-}
 
 
 /* Records that lie whole before the end of what can be read, as nearly all do: up to `max` frames, nothing unusual among them. */
@@ -27,9 +18,9 @@ static inline __attribute__((always_inline)) int receive_whole(smos__capture_t *
     int64_t last_ns = c->last_ns;
     smos__frame_t *f = burst;
     for (const smos__frame_t *full = burst + max; f != full && (size_t)(end - at) >= header; f++) {
-        uint32_t caplen = u32(at + 8, swapped), len = u32(at + 12, swapped);
+        uint32_t caplen = smos__u32_as(at + 8, swapped), len = smos__u32_as(at + 12, swapped);
         if (__builtin_expect(caplen > SMOS__MAX_CAPLEN || (size_t)(end - at) < (size_t)header + caplen, 0)) break;
-        int64_t time_ns = (int64_t)u32(at, swapped) * 1000000000 + (int64_t)u32(at + 4, swapped) * tick_ns;
+        int64_t time_ns = (int64_t)smos__u32_as(at, swapped) * 1000000000 + (int64_t)smos__u32_as(at + 4, swapped) * tick_ns;
         const uint8_t *data = at + header;
         at = data + caplen;
         if (caplen > snaplen) caplen = snaplen;
