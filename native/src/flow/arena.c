@@ -4,6 +4,7 @@
 
 #define AHEAD 4 /* slots */
 
+
 static size_t page_up(size_t n) { return (n + 4095) & ~(size_t)4095; }
 
 

@@ -12,12 +12,10 @@ typedef struct smos__arena_header {
     uint32_t version; /* 2 */
     uint32_t capacity;
     uint32_t hot_bytes, cold_bytes, conn_bytes; /* of one record */
-    uint32_t reserved;
+    uint32_t free_head;
     uint64_t hot_offset, cold_offset, conn_offset, pool_offset, bytes;
     uint32_t high_water; /* slots ever used */
-    uint32_t free_head;
     uint32_t in_use;
-    uint32_t reserved_end;
 } smos__arena_header_t;
 
 typedef struct smos__arena {

@@ -1,8 +1,8 @@
 /* flow.h: what a flow is in memory.
  *
- * A flow is three records of one index: the hot one (three cache lines: key, client, server), read and written for every packet,
- * the cold one, and what Zeek's conn.log tells of it, which nobody touches where nobody asked for history. They lie in the
- * state segment, hold no process address and refer to each other by 32-bit index, so the segment means the same wherever it is mapped. flow/ knows nothing of TCP's rules; tcp/ fills the endpoints.
+ * A flow is three records of one index: the hot one (three cache lines: key, client, server), read and written for every packet, the cold one, and
+ * what Zeek's conn.log tells of it, which nobody touches where nobody asked for history. They lie in the state segment, hold no process address and
+ * refer to each other by 32-bit index, so the segment means the same wherever it is mapped. flow/ knows nothing of TCP's rules; tcp/ fills the endpoints.
  */
 #ifndef SMOS__FLOW_H
 #define SMOS__FLOW_H

@@ -87,7 +87,7 @@ void smos__process_frame(smos_shard_t *s, smos__frame_t *frame, smos__decoded_t 
     uint8_t layers = d->layers;
     s->nested = layers > 1;
     smos__layer_t *inner = layers ? &d->layer[layers - 1] : NULL;
-    if (frame->time_ns > s->now_ns) smos__advance_time(s, frame->time_ns);
+    smos__advance_time(s, frame->time_ns);
     if (s->filter && inner) filtered = !smos__filter_match(s->filter, inner->ip, inner->ip_len, inner->ip_captured);
     bool relayed = s->handover && layers == 1 && inner->flags & SMOS__ICMP_ERROR && !filtered && !d->fragments && !(frame->flags & SMOS__FRAME_COPY);
     bool mine = s->config.workers == 1 || (relayed ? stays(s, frame, inner) : s->handover ? smos__handover_route(s, frame, d)

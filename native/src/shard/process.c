@@ -25,7 +25,7 @@ static inline bool process_usual(smos_shard_t *s, const smos__frame_t *frame, sm
 {
     smos__layer_t *l = &d->layer[0];
     if (!one_layer(d) || !mine || !s->plain || s->events.raw || l->flags & SMOS__ICMP_ERROR) return false;
-    if (__builtin_expect(frame->time_ns > s->now_ns, 1)) smos__advance_time(s, frame->time_ns);
+    smos__advance_time(s, frame->time_ns);
     SMOS__COUNT(s, packets);
     SMOS__ADD(s, bytes, frame->len);
     if (smos__tcp_usual(l) && hint != SMOS__NO_FLOW && smos__process_plain(s, frame, l, hint)) {
@@ -142,7 +142,7 @@ static inline __attribute__((always_inline)) void process(smos_shard_t *s, int i
     s->verdict = SMOS__PASS;
     s->edits.active = false;
     if (!alone && s->whose[i] == NOT_MINE) {
-        if (frame->time_ns > s->now_ns) smos__advance_time(s, frame->time_ns);
+        smos__advance_time(s, frame->time_ns);
         s->verdict = SMOS__DROP; /* here */
     } else if (!process_usual(s, frame, d, alone || s->whose[i] == MINE, s->hashes[i], s->hints[i])) {
         smos__process_frame(s, frame, d, s->hashes[i], s->hints[i]);

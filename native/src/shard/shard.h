@@ -227,8 +227,10 @@ static inline void smos__raise_bytes(smos_shard_t *s, uint32_t flow, smos_event_
 void smos__timers_run(smos_shard_t *);
 void smos__timers_arm(smos_shard_t *, smos_box_t *); /* those that its init() set */
 
+/* The clock follows the packets, and never goes back. */
 static inline void smos__advance_time(smos_shard_t *s, int64_t time_ns)
 {
+    if (__builtin_expect(time_ns <= s->now_ns, 0)) return;
     if (__builtin_expect(!s->now_ns, 0)) {
         s->expire_ns = time_ns;
         smos__timers_shift(&s->timers, time_ns);

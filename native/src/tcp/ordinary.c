@@ -95,7 +95,7 @@ static uint32_t closing(smos__tcp_t *t, const smos__layer_t *l, int from, uint32
     if (__builtin_expect(((mine & peers) & need) != need || (mine | peers) & never || STATE_OF(mine) < SMOS_TCP_ESTABLISHED || STATE_OF(peers) < SMOS_TCP_ESTABLISHED, 0)) return 0;
     if (__builtin_expect(fin ? STATE_OF(mine) != SMOS_TCP_ESTABLISHED && STATE_OF(mine) != SMOS_TCP_CLOSE_WAIT : !(own_fin | peers_fin), 0)) return 0;
     if (__builtin_expect((l->seq ^ e->snd_nxt) | missing(e, mine, own_fin) | missing(p, peers, peers_fin) | (own_fin & fin) | (t->flow->flags & SMOS__FLOW_REFUSED) | t->config->gaps_at_once, 0)) return 0;
-    /* Between the peer's last byte and its FIN, or short of both: whether that acknowledges a FIN that was sent twice, the cold record tells. */
+    /* Short of the end: whether it covers the FIN, behind which more data may have come, the cold record tells. */
     if (__builtin_expect(peers_fin && l->ack != p->snd_nxt && l->ack != p->snd_una, 0)) return 0;
     if (__builtin_expect(!(t->flow->flags & SMOS__FLOW_SETUP) && mine & peers & SMOS__FLAGS(SMOS__EP_SYN), 0)) return 0;
     uint32_t window;

@@ -71,7 +71,7 @@ static bool tagged(const smos__frame_t *frame, uint32_t type, smos__decoded_t *o
 bool smos__decode_fast(const smos__frame_t *frame, smos__decoded_t *out)
 {
     smos__ends4_t ends;
-    if (frame->linktype != 1 || frame->caplen < SMOS__ETHERNET + SMOS__IPV4 + 20) return false;
+    if (!smos__is_ethernet(frame)) return false;
     uint32_t type = smos__be16(frame->data + 12);
     return type == 0x0800 ? smos__decode_ipv4_tcp(frame, SMOS__ETHERNET, 0, 0, out, &ends) : tagged(frame, type, out);
 }

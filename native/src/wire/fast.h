@@ -38,14 +38,24 @@ static inline __attribute__((always_inline)) void smos__mapped(uint8_t out[16], 
     memcpy(out, words, 16);
 }
 
-/* What follows a link header of `link` bytes, of which and of 40 more the caller has made sure. Twice in the program, so that frames
+/* What lies behind a link header of `link` bytes, of which and of 40 more the caller has made sure, is all of a TCP segment in IPv4 without options or fragments; its
+ * bytes with the IP header, and TCP's header's. */
+static inline __attribute__((always_inline)) bool smos__is_ipv4_tcp(const smos__frame_t *frame, uint32_t link, uint32_t *length, uint32_t *header)
+{
+    const uint8_t *ip = frame->data + link, *tcp = ip + SMOS__IPV4;
+    if (__builtin_expect(ip[0] != 0x45 || ip[9] != 6 || smos__be16(ip + 6) & 0xbfff, 0)) return false;
+    *length = smos__be16(ip + 2);
+    *header = (uint32_t)(tcp[12] >> 4) * 4;
+    return __builtin_expect(*length <= frame->caplen - link && *length >= SMOS__IPV4 + *header && *header >= 20, 1);
+}
+
+/* That segment. Twice in the program, so that frames
  * without a tag pay nothing for tags. */
 static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const smos__frame_t *frame, uint32_t link, uint16_t outer, uint16_t inner, smos__decoded_t *out, smos__ends4_t *ends)
 {
     const uint8_t *ip = frame->data + link, *tcp = ip + SMOS__IPV4;
-    if (__builtin_expect(ip[0] != 0x45 || ip[9] != 6 || smos__be16(ip + 6) & 0xbfff, 0)) return false;
-    uint32_t length = smos__be16(ip + 2), header = (uint32_t)(tcp[12] >> 4) * 4;
-    if (__builtin_expect(length > frame->caplen - link || length < SMOS__IPV4 + header || header < 20, 0)) return false;
+    uint32_t length, header;
+    if (!smos__is_ipv4_tcp(frame, link, &length, &header)) return false;
     if (__builtin_expect(tcp[12] & 0x0f, 0)) return false; /* reserved bits */
     uint32_t flags = SMOS__L4_WHOLE, source, destination;
     memcpy(&source, ip + 12, 4);
@@ -107,19 +117,21 @@ static inline __attribute__((always_inline)) bool smos__decode_ipv4_tcp(const sm
     return true;
 }
 
-static inline __attribute__((always_inline)) bool smos__is_ipv4(const smos__frame_t *frame)
+/* Ethernet, and long enough. */
+static inline __attribute__((always_inline)) bool smos__is_ethernet(const smos__frame_t *frame)
 {
-    return frame->linktype == 1 && frame->caplen >= SMOS__ETHERNET + SMOS__IPV4 + 20 && smos__be16(frame->data + 12) == 0x0800;
+    return frame->linktype == 1 && frame->caplen >= SMOS__ETHERNET + SMOS__IPV4 + 20;
 }
+
+static inline __attribute__((always_inline)) bool smos__is_ipv4(const smos__frame_t *frame) { return smos__is_ethernet(frame) && smos__be16(frame->data + 12) == 0x0800; }
 
 /* Whose a plain frame without a tag is (owner.h), without looking at more: smos__decode would give result OK and one layer, no ICMP error's, and no anomaly but that
  * layer's. False: decode it to know. */
 static inline __attribute__((always_inline)) bool smos__peek_owner(const smos__frame_t *frame, uint32_t begun, uint32_t *hash)
 {
     const uint8_t *ip = frame->data + SMOS__ETHERNET, *tcp = ip + SMOS__IPV4;
-    if (__builtin_expect(!smos__is_ipv4(frame) || ip[0] != 0x45 || ip[9] != 6 || smos__be16(ip + 6) & 0xbfff, 0)) return false;
-    uint32_t length = smos__be16(ip + 2), header = (uint32_t)(tcp[12] >> 4) * 4;
-    if (__builtin_expect(header < 20 || length > frame->caplen - SMOS__ETHERNET || length < SMOS__IPV4 + header, 0)) return false;
+    uint32_t length, header;
+    if (__builtin_expect(!smos__is_ipv4(frame), 0) || !smos__is_ipv4_tcp(frame, SMOS__ETHERNET, &length, &header)) return false;
     *hash = smos__owner_hash4(begun, smos__be32(ip + 12), smos__be32(ip + 16), smos__be16(tcp), smos__be16(tcp + 2), 6);
     return true;
 }
