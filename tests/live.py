@@ -55,6 +55,35 @@ def settled(running: Running) -> dict[str, int]:
         before = now
 
 
+def quiet(running: Running) -> dict[str, int]:
+    """All that was counted, by kernel and workers, at a moment when no packet was on its way: the counters are read one
+    after the other, and hosts send packets of their own (neighbours, routers, multicast reports) when they like.
+
+    What came while ports were being opened may be in some of the counters only: compare differences of two readings.
+    """
+    before: dict[str, int] = {}
+    while True:
+        with running.client() as client:
+            stats = client.stats()
+        now: dict[str, int] = {**stats["sum"]["counters"], **stats["ports"]}
+        arrived = now["received"] == now["port_packets"] + now["lost_ring"]
+        if arrived and all(now[key] == before.get(key) for key in ("devices_received", "devices_sent", "received")):
+            return now
+        before = now
+        time.sleep(0.25)
+
+
+def since(before: dict[str, int], running: Running) -> dict[str, int]:
+    """What was counted between a `quiet` moment before and one now."""
+    return {name: value - before.get(name, 0) for name, value in quiet(running).items()}
+
+
+def lost(counted: dict[str, int]) -> dict[str, int]:
+    """Every loss that has a count. The backlog's is the whole host's, whose other programs may lose there what they
+    like."""
+    return {name: value for name, value in counted.items() if value and "lost" in name and name != "lost_backlog"}
+
+
 def drops(counters: dict[str, int]) -> dict[str, int]:
     """What workers took and did not pass on, by name. What never reached them (port_lost) is no part of `packets`."""
     return {name: value for name, value in counters.items() if value and name.startswith("drop_")}

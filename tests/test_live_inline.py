@@ -21,8 +21,11 @@ from live import (
     check_lossless,
     connect,
     digest_of,
+    lost,
+    quiet,
     serving,
     settled,
+    since,
     transfer,
     udp_echo,
 )
@@ -232,26 +235,11 @@ def test_iperf3_both_ways(bridge: Bridge) -> None:
 def test_nothing_that_came_is_unaccounted_for(bridge: Bridge) -> None:
     """What the devices counted as received is what the workers saw, where each packet waits for the one before it."""
     wire, running = bridge
-
-    def counted() -> dict[str, int]:
-        with running.client() as client:
-            stats = client.stats()
-        return {**stats["ports"], **stats["sum"]["counters"]}
-
-    settled(running)
-    before = counted()
+    before = quiet(running)
     udp_echo(wire, [os.urandom(1000)] * 500, 8200)
-    ports: dict[str, int] = {}
-
-    def agree() -> bool:  # a host's own packets (neighbours, routers) may come between the readings of two counters
-        now = counted()
-        ports.update({name: value - before[name] for name, value in now.items() if name in before})
-        return ports["devices_received"] == ports["received"] == ports["packets"] >= 1000
-
-    until(agree, 30)
-    # The backlog's counter is the whole host's, whose other programs may lose there what they like.
-    lost = {name: value for name, value in ports.items() if value and "lost" in name and name != "lost_backlog"}
-    assert lost == {}
+    counted = since(before, running)
+    assert counted["devices_received"] == counted["received"] == counted["packets"] >= 1000
+    assert lost(counted) == {}
     # Its program gives each packet to its owner, but for the hosts' multicast reports; queues need not.
     if driver(running) == "af_packet":
-        assert ports["packets_handed_over"] < 100
+        assert counted["packets_handed_over"] < 100

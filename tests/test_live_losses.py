@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 from coordinators import Running, until
-from live import check_ledger, quick, settled
+from live import check_ledger, quick, quiet, since
 from netns import Wire
 from traffic import ip_frame
 
@@ -21,12 +20,11 @@ def test_what_an_af_packet_ring_could_not_hold_is_counted(runtime_dir: Path, way
     arguments = quick(*way, "--driver", "af_packet", "--set", "port.ring=1MiB")
     with Wire() as wire, Running(*arguments, prefix=wire.box.command()) as running:
 
-        def stats() -> Any:
+        def devices_received() -> int:
             with running.client() as client:
-                return client.stats()
+                return int(client.stats()["ports"]["devices_received"])
 
-        settled(running)
-        before = stats()["ports"]
+        before = quiet(running)
         (worker,) = running.workers()
         worker.suspend()
         try:
@@ -34,19 +32,14 @@ def test_what_an_af_packet_ring_could_not_hold_is_counted(runtime_dir: Path, way
                 for _ in range(count):
                     out.send(FRAME)
             # The kernel may still be moving them; its device counts each before the ring has it or loses it.
-            until(lambda: stats()["ports"]["devices_received"] - before["devices_received"] >= count, 30)
+            until(lambda: devices_received() - before["devices_received"] >= count, 30)
         finally:
             worker.resume()
 
-        def taken() -> bool:
-            now = stats()
-            return bool(now["ports"]["received"] == now["sum"]["counters"]["port_packets"] + now["ports"]["lost_ring"])
-
-        until(taken, 30)
-        counters, ports = settled(running), stats()["ports"]
-        assert ports["lost_ring"] == counters["port_lost"] > count // 4
-        assert ports["received"] == counters["packets"] + ports["lost_ring"] >= count
-        assert ports["devices_received"] == ports["received"]
-        assert ports["lost_unattributed"] == 0
+        counted = since(before, running)
+        assert counted["lost_ring"] == counted["port_lost"] > count // 4
+        assert counted["received"] == counted["packets"] + counted["lost_ring"] >= count
+        assert counted["devices_received"] == counted["received"]
+        assert counted["lost_unattributed"] == 0
         if way[0] == "--pair":
             check_ledger(running)

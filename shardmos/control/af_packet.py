@@ -131,6 +131,9 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
         for each in interfaces:
             for number, opened in enumerate(_open_end(each, ring, pair, workers, owner_seed, options)):
                 port.sockets[number].append(opened)
+        for ends in port.sockets:
+            for opened in ends:
+                opened.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
     except PermissionError:
         port.close()
         raise ShardmosError(f"{' and '.join(names)}: no permission to open packet sockets; {GRANT}") from None
@@ -165,6 +168,7 @@ def _pair_ring(mtu: int, size: int) -> Ring:
 def _open_end(
     of: Interface, ring: Ring, pair: bool, workers: int, owner_seed: int, options: dict[str, Any]
 ) -> list[socket.socket]:
+    """A socket per worker, which get nothing while their filter is attached."""
     opened: list[socket.socket] = []
     group = 0
     try:
@@ -173,8 +177,6 @@ def _open_end(
             _configure(each, of, ring, pair, options)
             if workers > 1:
                 group = _join(each, group, workers, owner_seed, options["fanout"], pair)
-        for each in opened:
-            each.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         return opened
     except OSError:
         for each in opened:
@@ -202,7 +204,7 @@ def _configure(each: socket.socket, of: Interface, ring: Ring, pair: bool, optio
     if not pair:
         request += [ring.block_ms, 0, 0]
     each.setsockopt(_SOL_PACKET, _RX_RING, struct.pack(f"={len(request)}I", *request))
-    _attach(each, socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DENY_ALL)  # until all have joined: nothing is seen twice
+    _attach(each, socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DENY_ALL)  # until all are open: nothing is seen twice
     each.bind((of.name, _ETH_P_ALL))
     if pair or options["promiscuous"]:
         each.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("=iHH8s", of.index, _MR_PROMISC, 0, b""))

@@ -134,11 +134,12 @@ def open_port(names: list[str], workers: int, owner_seed: int, options: dict[str
         unseen = _UNSEEN if port.native else _UNSEEN + _UNSEEN_GENERIC
         port.off += [SwitchedOff(each, unseen, runtime_dir()) for each in interfaces]
         _open_sockets(port, queues, workers)
-        for end, (of, map_fd) in enumerate(zip(interfaces, maps, strict=True)):
-            for queue in range(queues[end]):
-                opened = port.sockets[queue % workers][end][queue // workers]
-                _bind(port, opened, of, queue)
-                bpf.set_socket(map_fd, queue, opened.socket.fileno())
+        places = [(end, queue) for end, count in enumerate(queues) for queue in range(count)]
+        opened = [port.sockets[queue % workers][end][queue // workers] for end, queue in places]
+        for (end, queue), each in zip(places, opened, strict=True):
+            _bind(port, each, interfaces[end], queue)
+        for (end, queue), each in zip(places, opened, strict=True):  # binding takes long; all begin together
+            bpf.set_socket(maps[end], queue, each.socket.fileno())
     except PermissionError:
         port.close()
         raise ShardmosError(f"{' and '.join(names)}: no permission for AF_XDP; {GRANT}") from None

@@ -64,6 +64,7 @@ class Ports:
             wanted.append(list(self._options["pair"]))
         self.ports: list[LivePort] = []
         self._why: dict[tuple[str, ...], str] = {}
+        self._began: dict[str, dict[str, int]] = {}
         try:
             for names in wanted:
                 self.ports.append(self._open(names))
@@ -71,7 +72,6 @@ class Ports:
             self.close()
             raise
         self._states = {name: interface.why_down(name) for name in self.names}
-        self._began = {name: interface.counters(name) for name in self.names}
         self._backlog = interface.backlog()
         self._seen: dict[str, dict[str, int]] = {}
         self._past: list[list[dict[str, int]]] = []  # of ports that were opened again
@@ -90,6 +90,8 @@ class Ports:
                     raise
                 refused.append(f"{driver} not: {error}")
                 continue
+            for name in names:  # at once: what comes between is in our counters only, and would hide a loss of as many
+                self._began.setdefault(name, interface.counters(name))
             why = "; ".join(refused) or ("as asked" if chosen != "auto" else "the best that works here")
             log.info("port %s: driver %s, %s (%s)", " and ".join(names), driver, port.mode, why)
             self._why[tuple(names)] = why
