@@ -73,7 +73,7 @@ def main() -> None:
     given = parser.parse_args()
     if reason := missing():
         sys.exit(reason)
-    os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="smos-")
+    os.environ["SHARDMOS_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="smos-")
     print(f"{'two workers':<28} {'idle, % of a core each':>24}   {'after a pause, µs: median, most':>34}")
     with Wire() as wire:  # what the wire itself costs: the kernel's bridge in the place of the pair
         wire.box.ip("link", "add", "bridge", "type", "bridge")

@@ -361,7 +361,7 @@ def main() -> None:
     subprocess.run(["make", "-sC", Path(__file__).parent, f"CACHE={setup.cache}", "live_programs"], check=True)
     go_first()
     with tempfile.TemporaryDirectory(prefix="smos-") as directory:
-        os.environ["XDG_RUNTIME_DIR"] = directory
+        os.environ["SHARDMOS_RUNTIME_DIR"] = directory
         for name in given.only or PARTS:
             PARTS[name](setup)
 

@@ -57,7 +57,7 @@ def stream(wire: Wire, stop: threading.Event, arrivals: list[float]) -> tuple[th
 
 def measure(rounds: int, spare: bool, modules: list[Path]) -> tuple[list[float], int]:
     """Per kill the longest pause in milliseconds; and how many datagrams were lost."""
-    os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="smos-")
+    os.environ["SHARDMOS_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="smos-")
     setting = f"coordinator.spare={'true' if spare else 'false'}"
     with (
         Wire() as wire,

@@ -66,7 +66,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A runtime directory of the test's own, with a path short enough for a Unix socket's name."""
     directory = Path(tempfile.mkdtemp(prefix="smos-"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    monkeypatch.setenv("SHARDMOS_RUNTIME_DIR", str(directory))
     try:
         yield directory
     finally:

@@ -31,7 +31,7 @@ def bridged(
     with Wire(queues=2, relay=relay) as wire, pytest.MonkeyPatch.context() as patch:
         home = factory.mktemp("run")
         home.chmod(0o700)
-        patch.setenv("XDG_RUNTIME_DIR", str(home))
+        patch.setenv("SHARDMOS_RUNTIME_DIR", str(home))
         arguments = quick("--pair", "left", "right", "-w", str(workers), "--driver", driver, *more)
         with Running(*arguments, prefix=wire.box.command()) as running:
             yield wire, running

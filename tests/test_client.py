@@ -35,7 +35,7 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, replay: Path) -> Iterator[Running]:
     patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
+    patch.setenv("SHARDMOS_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
     with Running("--replay", str(replay), "--loop", "--rate", "10000", "-w", "2") as coordinator:
         yield coordinator
     patch.undo()

@@ -68,6 +68,19 @@ def test_a_second_coordinator_of_that_name_is_refused_and_the_first_goes_on(runn
         assert client.ping()["pid"] == running.process.pid
 
 
+def test_a_runtime_directory_that_is_named_is_the_only_one(
+    running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "shardmos").symlink_to(os.environ["SHARDMOS_RUNTIME_DIR"])
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("SHARDMOS_RUNTIME_DIR")
+    with Client() as client:
+        assert client.ping()["pid"] == running.process.pid
+    monkeypatch.setenv("SHARDMOS_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(ShardmosError, match="no coordinator"):
+        Client()
+
+
 def test_hostile_messages_are_answered_counted_and_harm_nothing(running: Running) -> None:
     context = zmq.Context()
     try:

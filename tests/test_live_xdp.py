@@ -126,7 +126,7 @@ def test_what_was_changed_at_the_devices_is_put_back(runtime_dir: Path, number: 
             with running(wire.box, *pair) as started:
                 assert left_off_as_told(wire.box, "left") == {}
         assert before == {name: features(wire.box, name) for name in ("left", "right")}
-        assert list((runtime_dir / "shardmos").iterdir()) == []
+        assert list(runtime_dir.iterdir()) == []
 
 
 def left_off_as_told(box: Namespace, name: str) -> dict[str, str]:

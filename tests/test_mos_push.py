@@ -54,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that programs are pushed from, which is not the coordinator's."""
     home = tmp_path / "run"
     home.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home))
+    monkeypatch.setenv("SHARDMOS_RUNTIME_DIR", str(home))
     folder = tmp_path / "here"
     folder.mkdir()
     (folder / "rules").write_text("DROP 0.0.0.0/0 0.0.0.0/0 dport:8081\nACCEPT 10.0.0.0/8 0.0.0.0/0\n")

@@ -46,7 +46,7 @@ def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     home = tmp_path_factory.mktemp("run")
     home.chmod(0o700)
     with Wire(queues=2) as wire, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(home))
+        patch.setenv("SHARDMOS_RUNTIME_DIR", str(home))
         wire.client.ip("address", "flush", "dev", "eth0")
         for last in (1, 2, 3):
             wire.client.ip("address", "add", f"10.9.0.{last}/24", "dev", "eth0")

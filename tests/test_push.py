@@ -34,7 +34,7 @@ def source(event: str = "SMOS_CONN_START", abi: str = "SMOS_ABI_MAJOR", filter: 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
+    patch.setenv("SHARDMOS_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
     capture = write_pcap(tmp_path_factory.mktemp("replay") / "many.pcap", conversations(300))
     with (
         Running("--replay", str(capture), "--loop", "--rate", "20000", "-w", "2") as coordinator,

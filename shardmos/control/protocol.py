@@ -219,9 +219,11 @@ _SERVICE_DIR = "/run/shardmos"  # root's, or made by systemd for the unit's user
 
 
 def candidate_dirs() -> list[str]:
-    """Where coordinators may live, the first choice first."""
-    chosen = os.environ.get("XDG_RUNTIME_DIR")
-    dirs = [os.path.join(chosen, "shardmos")] if chosen else []
+    """Where coordinators may live, the first choice first; one alone where SHARDMOS_RUNTIME_DIR names it."""
+    if only := os.environ.get("SHARDMOS_RUNTIME_DIR"):
+        return [only]
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    dirs = [os.path.join(session, "shardmos")] if session else []
     dirs.append(_SERVICE_DIR)
     dirs.append(os.path.join(os.environ.get("TMPDIR") or "/tmp", f"shardmos-{os.getuid()}"))
     return dirs
@@ -243,7 +245,7 @@ def runtime_dir() -> str:
             reasons.append(f"{path}: is not a directory of this user alone")
             continue
         return path
-    raise ShardmosError(f"no directory for the coordinator's sockets ({'; '.join(reasons)}); set XDG_RUNTIME_DIR")
+    raise ShardmosError(f"no directory for the coordinator's sockets ({'; '.join(reasons)}); set SHARDMOS_RUNTIME_DIR")
 
 
 def _is_private(path: str, status: os.stat_result) -> bool:
@@ -263,7 +265,7 @@ def socket_paths(directory: str, name: str) -> dict[str, str]:
     check_name(name, "coordinator's name")
     base = os.path.join(directory, name)
     if len(os.fsencode(base)) > _MAX_SOCKET_PATH - 10:
-        raise ShardmosError(f"{base}: too long for a Unix socket's path; choose a shorter name or XDG_RUNTIME_DIR")
+        raise ShardmosError(f"{base}: too long for a Unix socket's path; choose a shorter name or SHARDMOS_RUNTIME_DIR")
     return {kind: f"{base}.{kind}" for kind in ("commands", "events", "control", "batches", "lock")}
 
 

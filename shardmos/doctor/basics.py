@@ -59,7 +59,7 @@ def runtime_directory() -> Iterator[Check]:
     except ShardmosError as error:
         yield Check(
             "captures", "runtime directory", "failed", str(error),
-            "set XDG_RUNTIME_DIR to a directory of yours: the coordinator's sockets go there",
+            "set SHARDMOS_RUNTIME_DIR to a directory of yours, of mode 0700: the coordinator's sockets go there",
         )  # fmt: skip
 
 
