@@ -12,6 +12,7 @@ from coordinators import PROGRAM, Running, shardmos, until, write_module
 from traffic import conversation, conversations, write_pcap
 
 from shardmos.client import Client, RemoteError
+from shardmos.control.compile import header_dir
 from shardmos.errors import ShardmosError
 
 EMIT = '@sm.on(sm.CONN_START)\ndef start(self, flow):\n    self.emit("n", {number})'
@@ -132,6 +133,29 @@ def test_a_c_module_is_compiled_and_runs(client: Client, tmp_path: Path, compile
     path.write_text(source())
     assert client.push(path)["name"] == "native"
     until(lambda: client.ls()[0]["calls"] > 10)
+
+
+def test_nested_functions_run_in_confined_workers(client: Client, tmp_path: Path, compiler: str) -> None:
+    path = tmp_path / "nested.c"
+    path.write_text(
+        source()
+        .replace(
+            "{ (void)self; (void)call; }",
+            """{ (void)self; int sum = 0;
+            void add(int n) { sum += n + (call != 0); }
+            each_twice(add);
+            if (sum != 6) __builtin_trap(); }""",
+        )
+        .replace(
+            "static void on_start",
+            "__attribute__((noipa)) static void each_twice(void (*f)(int)) { f(1); f(3); }\nstatic void on_start",
+        )
+    )
+    if subprocess.run([compiler, "-fsyntax-only", "-I", header_dir(), path], capture_output=True).returncode:
+        pytest.skip(f"{compiler} knows no nested functions, which are GNU C")
+    client.push(path)
+    until(lambda: client.ls()[0]["calls"] > 10)
+    assert client.stats()["sum"]["restarts"] == 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from functools import cache
 from pathlib import Path
 
 from shardmos.errors import ModuleError
@@ -46,6 +47,15 @@ def find_compiler() -> str:
         if name and (found := shutil.which(name)):
             return found
     raise CompileError("no C compiler found; install gcc or clang, or push a shared object (.so)")
+
+
+@cache
+def trampolines(compiler: str) -> tuple[str, ...]:
+    """For nested functions (GNU C) without an executable stack, which glibc 2.41 refuses to modules. Since GCC 14."""
+    option = "-ftrampoline-impl=heap"
+    asked = [compiler, option, "-S", "-o", os.devnull, "-x", "c", os.devnull]
+    known = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+    return (option,) if known else ()
 
 
 class Compilers:
@@ -104,7 +114,8 @@ def _compile(compiler: str, source: bytes, name: str, scratch: Path, compilers: 
     shown = name.replace("\\", "_").replace('"', "_").replace("\n", "_")
     (scratch / "module").write_bytes(b'#line 1 "' + shown.encode() + b'"\n' + source)
     user = _lower_user(scratch)
-    command = [compiler, *_FLAGS, "-I", str(scratch / "include"), "-x", "c", "module", "-o", str(output)]
+    flags = (*_FLAGS, *trampolines(compiler), "-I", str(scratch / "include"))
+    command = [compiler, *flags, "-x", "c", "module", "-o", str(output)]
     lives, alive = os.pipe()  # the write end goes with this process, however that ends
     child = subprocess.Popen(
         limited(command, _WITH_PARENT),
