@@ -14,9 +14,11 @@ from traffic import conversation, write_pcap
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Shells without job control ignore SIGINT in what they put into the background, and so would all that the tests start.
+# Shells without job control ignore SIGINT in what runs in the background, nohup SIGHUP: all that tests start would too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def corpus_directory() -> Path | None:

@@ -34,6 +34,14 @@ def missing() -> str:
     return ""
 
 
+def need(program: str, package: str) -> str:
+    """Where the program is; the test skips where it is not."""
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"the program {program} is missing: apt-get install {package}")
+    return found
+
+
 def require() -> None:
     """Skips the test where namespaces cannot be."""
     if reason := missing():

@@ -254,6 +254,7 @@ def test_ports_are_served_without_rights_and_by_the_next_worker_too(
     runtime_dir: Path, tmp_path: Path, driver: str
 ) -> None:
     netns.require()
+    netns.need("ping", "iputils-ping")
     with netns.Wire() as wire:
         prefix = wire.box.command(*readable_by_anyone())
         more = ("--driver", driver, "--set", f"security.user={OTHER}", "--set", "security.seccomp=required")

@@ -48,6 +48,7 @@ def test_the_units_capabilities_are_enough_and_workers_have_none(
     runtime_dir: Path, unit: str, ports: tuple[str, ...], driver: str
 ) -> None:
     netns.require()
+    netns.need("ping", "iputils-ping")
     other = pwd.getpwnam(OTHER)
     os.chown(runtime_dir, other.pw_uid, other.pw_gid)
     some = ",".join(f"+{name}" for name in granted(unit))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from coordinators import PROGRAM, Running, until
 from live import quick, totals, transfer
-from netns import Namespace, Wire, join
+from netns import Namespace, Wire, join, need
 
 DRIVERS = ("af_packet", "af_xdp")
 NOBODY = 65534
@@ -39,8 +39,7 @@ def refused(box: Namespace, *arguments: str, prefix: Sequence[str] = ()) -> str:
 
 def as_nobody(capabilities: Sequence[str]) -> list[str]:
     """Runs what follows as a user without rights but these; it may read the interpreter, wherever that is."""
-    if shutil.which("setpriv") is None:
-        pytest.skip("the program setpriv is missing: apt-get install util-linux")
+    need("setpriv", "util-linux")
     only = ",".join(["-all", "+dac_read_search", *(f"+{each.removeprefix('cap_')}" for each in capabilities)])
     user = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     return ["setpriv", *user, f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}", "--"]
@@ -101,8 +100,7 @@ def test_ports_that_cannot_be(runtime_dir: Path, driver: str, arguments: tuple[s
 
 def test_a_sysfs_of_another_namespace(runtime_dir: Path) -> None:
     """As after nsenter: sockets are of the one namespace, and what /sys tells is of another."""
-    if shutil.which("nsenter") is None:
-        pytest.skip("the program nsenter is missing: apt-get install util-linux")
+    need("nsenter", "util-linux")
     with Wire() as wire:
         inside = ("nsenter", f"--net=/run/netns/{wire.box.name}", sys.executable, "-c", PROGRAM, "up", "-i")
         for name, said in (

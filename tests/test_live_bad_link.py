@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from coordinators import Running
 from live import Reported, bridged, connect, serving, transfer
-from netns import Wire
+from netns import Wire, need
 
 Bridge = tuple[Wire, Running]
 
@@ -48,8 +47,7 @@ while True:
 
 @pytest.fixture(scope="module", params=["af_packet", "af_xdp"])
 def bridge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
-    if shutil.which("ethtool") is None:
-        pytest.skip("the program ethtool is missing: apt-get install ethtool")
+    need("ethtool", "ethtool")
     with bridged(tmp_path_factory, request.param, 2, relay=True) as (wire, running):
         relay = wire.relay.start(sys.executable, "-c", RELAY)
         try:

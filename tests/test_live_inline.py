@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import socket
 import struct
 import sys
@@ -29,7 +28,7 @@ from live import (
     transfer,
     udp_echo,
 )
-from netns import Namespace, Wire
+from netns import Namespace, Wire, need
 
 DRIVERS = ("af_packet", "af_xdp")
 
@@ -65,8 +64,7 @@ def test_a_bulk_transfer_is_whole_and_its_flow_is_told(bridge: Bridge, version: 
 
 def test_curl_gets_the_files_that_a_web_server_has(bridge: Bridge, tmp_path: Path) -> None:
     wire, running = bridge
-    if shutil.which("curl") is None:
-        pytest.skip("the program curl is missing: apt-get install curl")
+    need("curl", "curl")
     contents = {f"file{number}": os.urandom(size) for number, size in enumerate((0, 1, 1447, 1449, 70_000, 3_000_000))}
     (tmp_path / "www").mkdir()
     for name, content in contents.items():
@@ -127,8 +125,7 @@ def test_datagrams_of_any_size_come_through_in_fragments_too(bridge: Bridge, ver
 
 def test_ping_with_packets_larger_than_the_mtu(bridge: Bridge) -> None:
     wire, running = bridge
-    if shutil.which("ping") is None:
-        pytest.skip("the program ping is missing: apt-get install iputils-ping")
+    need("ping", "iputils-ping")
     before = settled(running)
     for address in (wire.SERVER, wire.SERVER6):
         done = wire.client.run("ping", "-c", "5", "-i", "0.2", "-s", "9000", "-W", "20", address)
@@ -217,8 +214,7 @@ def test_path_mtu_discovery_works_through_the_box(bridge: Bridge) -> None:
 
 def test_iperf3_both_ways(bridge: Bridge) -> None:
     wire, running = bridge
-    if shutil.which("iperf3") is None:
-        pytest.skip("the program iperf3 is missing: apt-get install iperf3")
+    need("iperf3", "iperf3")
     server = wire.server.start("iperf3", "-s", "-B", wire.SERVER)
     try:
         for way in ((), ("-R",), ("-u", "-b", "20M"), ("-u", "-b", "20M", "-R")):

@@ -7,7 +7,6 @@ import os
 import pwd
 import re
 import resource
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 from coordinators import Running, until
 from live import Reported, bridged, settled
-from netns import Namespace, Wire
+from netns import Namespace, Wire, need
 
 Bridge = tuple[Wire, Running]
 BIG = 1 << 30
@@ -26,13 +25,6 @@ BIG = 1 << 30
 def bridge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
     with bridged(tmp_path_factory, request.param, 2) as bridge:
         yield bridge
-
-
-def need(program: str, package: str) -> str:
-    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    if found is None:
-        pytest.skip(f"the program {program} is missing: apt-get install {package}")
-    return found
 
 
 @contextmanager

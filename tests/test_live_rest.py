@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from coordinators import Running, until, write_module
 from live import quick, settled, totals
-from netns import Wire
+from netns import Wire, need
 
 DRIVERS = ("af_packet", "af_xdp")
 FRAGILE = "@sm.on(sm.PKT_IN)\ndef look(self, flow):\n    os.abort()"
@@ -103,8 +102,7 @@ def test_a_worker_that_dies_while_it_rests_is_replaced_by_one_that_rests(
     runtime_dir: Path, tmp_path: Path, fail: str, driver: str
 ) -> None:
     """Nobody loads modules that kill, and nobody leaves the pair without a worker, until the modules are gone."""
-    if shutil.which("ping") is None:
-        pytest.skip("the program ping is missing: apt-get install iputils-ping")
+    need("ping", "iputils-ping")
     arguments = quick("--pair", "left", "right", "-w", "1", "--driver", driver, "--set", f"port.fail={fail}")
     with Wire(queues=1) as wire, Running(*arguments, prefix=wire.box.command()) as running, running.client() as client:
         assert pings(wire, 10)

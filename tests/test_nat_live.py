@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import socket
 import struct
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from coordinators import Running, until
 from live import Reported, connect, serving, settled, udp_echo
-from netns import Namespace, Wire, join
+from netns import Namespace, Wire, join, need
 
 DRIVERS = ("af_packet", "af_xdp")
 SERVERS = [f"10.7.0.{last}" for last in (2, 3, 4, 5)]
@@ -142,8 +141,7 @@ def test_datagrams_and_version_6_pass(box: Translated) -> None:
 
 
 def test_ping_through_it(box: Translated) -> None:
-    if shutil.which("ping") is None:
-        pytest.skip("the program ping is missing: apt-get install iputils-ping")
+    need("ping", "iputils-ping")
     # Fragments arrive at one worker, are put together at a second, and the flow is of a third: each may be each.
     pings = [(server, "56", "10.9.0.1") for server in SERVERS]
     pings += [(server, "9000", f"10.9.0.{last}") for server in SERVERS for last in (1, 2, 3)]
