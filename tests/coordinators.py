@@ -95,4 +95,4 @@ def gone(pid: int) -> bool:
 
 
 def files(directory: Path) -> list[str]:
-    return sorted(os.listdir(directory / "shardmos")) if (directory / "shardmos").exists() else []
+    return sorted(os.listdir(directory))
