@@ -24,7 +24,7 @@ from flow_trace import run
 
 from shardmos.events import Event, anomaly_name
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
 WORDS = {
     "open": ["> S 0(0)", "< S. 0(0) ack 1", "> . 1(0) ack 1"],
     "close": ["> F. 1(0) ack 1", "< . 1(0) ack 2", "< F. 1(0) ack 2", "> . 2(0) ack 2"],
@@ -59,7 +59,7 @@ def expand(line: str) -> list[str]:
 
 def load() -> list[Case]:
     cases: list[Case] = []
-    for path in sorted((ROOT / "tests" / "anomalies").glob("*.flow")):
+    for path in sorted((HERE / "anomalies").glob("*.flow")):
         far = True
         for line in path.read_text(encoding="utf-8").splitlines():
             words = line.split("#")[0].split()
@@ -100,33 +100,31 @@ def test_not_raised_by_what_nearly_is_it(case: Case, tmp_path: Path) -> None:
     assert case.name not in case.raised(near=True)
 
 
-def names() -> list[str]:
-    """Of native/src/tcp/anomalies.def, in its order."""
-    text = (ROOT / "native" / "src" / "tcp" / "anomalies.def").read_text(encoding="utf-8")
-    return re.findall(r'^SMOS__ANOMALY\(\w+, "(\w+)"', text, re.MULTILINE)
+def engine(root: Path) -> list[tuple[str, str]]:
+    """Names and meanings, in the engine's order."""
+    text = (root / "native" / "src" / "tcp" / "anomalies.def").read_text(encoding="utf-8")
+    return re.findall(r'^SMOS__ANOMALY\(\w+, "(\w+)", "(.*)"\)$', text, re.MULTILINE)
 
 
-def test_every_anomaly_has_a_case() -> None:
-    assert set(names()) == {case.name for case in CASES}
-    assert len(names()) == len(set(names())) >= 60
+def test_every_anomaly_has_a_case(root: Path) -> None:
+    names = [name for name, _ in engine(root)]
+    assert set(names) == {case.name for case in CASES}
+    assert len(names) == len(set(names)) >= 60
     assert all(case.lines[True] and case.lines[False] for case in CASES)
 
 
 # Suricata's vocabulary, with a comment in its first line.
-SURICATA = set((ROOT / "tests" / "anomalies" / "suricata.names").read_text(encoding="utf-8").split("\n", 1)[1].split())
+SURICATA = set((HERE / "anomalies" / "suricata.names").read_text(encoding="utf-8").split("\n", 1)[1].split())
 
 
-def test_the_table_in_the_documents_is_the_engines() -> None:
+def test_the_table_in_the_documents_is_the_engines(root: Path) -> None:
     """Names and meanings in the engine's order, and every name of Suricata's marked, or said to have no counterpart."""
-    engine = (ROOT / "native" / "src" / "tcp" / "anomalies.def").read_text(encoding="utf-8")
-    text = (ROOT / "docs" / "anomalies.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "anomalies.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    assert [(row[0], row[1]) for row in rows[1:]] == re.findall(
-        r'^SMOS__ANOMALY\(\w+, "(\w+)", "(.*)"\)$', engine, re.MULTILINE
-    )
+    assert [(row[0], row[1]) for row in rows[1:]] == engine(root)
     for name, _, suricata, snort, _ in rows[1:]:
         assert suricata == ("yes" if name in SURICATA else ""), name
         assert not snort or all(re.fullmatch(r"129:([1-9]|1\d|2[0-2])|116:\d+", each) for each in snort.split(", "))
-    missing = SURICATA - set(names())
+    missing = SURICATA - {name for name, _ in engine(root)}
     assert len(missing) <= 5
     assert all(f"`{name}`" in text for name in missing)
