@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from shardmos.control.compile import CompileError, find_compiler, header_dir, limited, trampolines
+from shardmos.control.compile import CompileError, find_compiler, header_dir, limited
 from shardmos.errors import ModuleError, UsageError
 from shardmos.workers.load import CModule
 
@@ -73,8 +73,8 @@ def compile_mos(sources: Sequence[str], includes: Sequence[str] = ()) -> bytes:
         headers = [*_headers(), "-idirafter", f"{ours}/fallback"]
         link = [*_LINK, "-o", str(output)]
         flags, libraries = (shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDLIBS"))
-        options = [*_COMMON, *_LENIENT, *trampolines(compiler), *flags, *theirs, *headers]
-        _run([compiler, *options, *files, *link, *libraries], scratch, f"module {sources[0]}")
+        command = [compiler, *_COMMON, *_LENIENT, *flags, *theirs, *headers, *files, *link, *libraries]
+        _run(command, scratch, f"module {sources[0]}")
         return output.read_bytes()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -83,3 +85,12 @@ def test_array_length_reads_the_head(values: list[int]) -> None:
 def test_a_coordinators_name_cannot_leave_its_directory(name: str) -> None:
     with pytest.raises(ShardmosError):
         protocol.find_coordinator(name)
+
+
+def test_the_runtime_directory_is_made_for_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHARDMOS_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert protocol.runtime_dir() == str(tmp_path / "shardmos")
+    monkeypatch.setenv("SHARDMOS_RUNTIME_DIR", str(tmp_path / "mine"))
+    assert protocol.runtime_dir() == str(tmp_path / "mine")
+    assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.iterdir())] == [0o700, 0o700]

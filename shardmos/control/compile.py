@@ -13,7 +13,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-from functools import cache
 from pathlib import Path
 
 from shardmos.errors import ModuleError
@@ -25,6 +24,9 @@ _MAX_OUTPUT = 64 << 10
 _NOBODY = 65534
 # The group ends when nobody holds the other end of its standard input any more.
 _WITH_PARENT = "exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & exec 3<&-; "
+# Nested functions (GNU C) without an executable stack, which glibc 2.41 refuses to modules: what GCC can from 14 on.
+_NESTED = "-ftrampoline-impl=heap"
+_ASKED = f'"$1" {_NESTED} -fsyntax-only -x c /dev/null >/dev/null 2>&1 && set -- "$@" {_NESTED}; '
 _FLAGS = ("-std=gnu11", "-O2", "-g1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-fno-diagnostics-color")
 
 
@@ -47,15 +49,6 @@ def find_compiler() -> str:
         if name and (found := shutil.which(name)):
             return found
     raise CompileError("no C compiler found; install gcc or clang, or push a shared object (.so)")
-
-
-@cache
-def trampolines(compiler: str) -> tuple[str, ...]:
-    """For nested functions (GNU C) without an executable stack, which glibc 2.41 refuses to modules. Since GCC 14."""
-    option = "-ftrampoline-impl=heap"
-    asked = [compiler, option, "-S", "-o", os.devnull, "-x", "c", os.devnull]
-    known = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
-    return (option,) if known else ()
 
 
 class Compilers:
@@ -114,8 +107,7 @@ def _compile(compiler: str, source: bytes, name: str, scratch: Path, compilers: 
     shown = name.replace("\\", "_").replace('"', "_").replace("\n", "_")
     (scratch / "module").write_bytes(b'#line 1 "' + shown.encode() + b'"\n' + source)
     user = _lower_user(scratch)
-    flags = (*_FLAGS, *trampolines(compiler), "-I", str(scratch / "include"))
-    command = [compiler, *flags, "-x", "c", "module", "-o", str(output)]
+    command = [compiler, *_FLAGS, "-I", str(scratch / "include"), "-x", "c", "module", "-o", str(output)]
     lives, alive = os.pipe()  # the write end goes with this process, however that ends
     child = subprocess.Popen(
         limited(command, _WITH_PARENT),
@@ -150,8 +142,8 @@ def _compile(compiler: str, source: bytes, name: str, scratch: Path, compilers: 
 
 
 def limited(command: list[str], before: str = "") -> list[str]:
-    """The command within limits: a shell sets them before the compiler starts, and its children inherit them."""
-    limits = f'ulimit -t {SECONDS}; ulimit -f {_FILE_BLOCKS}; ulimit -v {_MEMORY_KIB}; {before}exec "$@"'
+    """The compiler's command within limits: a shell sets them before it starts, and its children inherit them."""
+    limits = f'ulimit -t {SECONDS}; ulimit -f {_FILE_BLOCKS}; ulimit -v {_MEMORY_KIB}; {before}{_ASKED}exec "$@"'
     return ["/bin/sh", "-c", limits, "sh", *command]
 
 
