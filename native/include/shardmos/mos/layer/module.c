@@ -15,12 +15,14 @@ static char *arguments[MAX_ARGS + 2];
 
 void mos__warn(const char *format, ...)
 {
-    char text[1024];
+    char line[1200]; /* a name has 63 characters at most */
+    int begun = snprintf(line, sizeof line, "%s: warning: ", mos__name);
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    vsnprintf(line + begun, 1024, format, args);
     va_end(args);
-    fprintf(stderr, "%s: warning: %s\n", mos__name, text);
+    strcat(line, "\n");
+    fputs(line, stderr); /* in one write: fprintf() makes several of it from glibc 2.37 on, between which other workers' come */
 }
 
 
